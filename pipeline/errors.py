@@ -1,0 +1,60 @@
+"""Typed errors. The library raises them; only the command line renders them and exits.
+
+Every message is one line that names the file, option or node at fault and says what to do.
+"""
+
+from __future__ import annotations
+
+
+class EdgeError(Exception):
+    """Base of every error a user can cause or can mend. Commands print it and exit with code 2.
+
+    Attributes:
+        hint: what to do about it, one line, or ``None`` where the message already says so.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(EdgeError):
+    """An option or argument cannot be what was asked for."""
+
+
+class MissingDependencyError(EdgeError):
+    """A package that this step needs is not installed. Names the extra to install."""
+
+    def __init__(self, package: str, extra: str, *, why: str) -> None:
+        super().__init__(
+            f"{why} needs the package '{package}', which is not installed",
+            hint=f"pip install 'repmlp-edge[{extra}]'",
+        )
+
+
+class DatasetError(EdgeError):
+    """A data set is missing, empty, or holds a file that cannot be read as what it claims."""
+
+
+class CheckpointError(EdgeError):
+    """A checkpoint cannot be read, is unsafe, or does not fit the preset."""
+
+
+class ArtifactError(EdgeError):
+    """An artifact is missing, half-written, altered, or was built for something else."""
+
+
+class CheckFailedError(EdgeError):
+    """A stage's own check refused its output: the result is wrong, so nobody may use it."""
+
+
+class EngineError(EdgeError):
+    """An engine cannot be opened or run here."""
+
+
+class SourceError(EdgeError):
+    """A video source does not open, stalls, or ends before its first frame."""
+
+
+class SinkError(EdgeError):
+    """An output cannot be written."""
