@@ -1,0 +1,1 @@
+"""From frames to INT8. Imports nothing of `pipeline` or `models`."""
