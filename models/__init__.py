@@ -1,0 +1,1 @@
+"""What is trained: RepMLPNet, UperNet, locality injection, checkpoints. Imports torch only."""

@@ -1,0 +1,1 @@
+"""From artifact to artifact: stages, engines, the inference path, video, report."""

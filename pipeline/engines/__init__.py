@@ -1,0 +1,1 @@
+"""Engines: one protocol, one module per back end, each importing its runtime when opened."""

@@ -1,0 +1,1 @@
+"""Stages: each takes one artifact and gives one artifact."""

@@ -1,0 +1,238 @@
+"""Load and save checkpoints: our own, the public RepMLPNet release's, MMSegmentation's.
+
+Files are hostile until read: ``.safetensors`` holds only tensors, anything else goes through
+``torch.load(weights_only=True)``, which refuses code. Nothing is skipped silently: every key that
+was not used and every parameter that was not found is in the ``LoadReport``.
+
+Forms are told apart by their keys: a deploy-form FC3 has a bias and no BatchNorm.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from models.errors import ModelError, UnsafeCheckpointError
+from models.segmenter import PRESETS, Preset, Segmenter, build_segmenter, find_preset
+
+FORMAT = "repmlp-edge"
+MAX_BYTES = 8 << 30
+
+# MMSegmentation's UPerHead names -> ours.
+_MMSEG = (
+    (r"^decode_head\.psp_modules\.(\d+)\.1\.", r"head.ppm.branches.\1."),
+    (r"^decode_head\.bottleneck\.", "head.ppm.bottleneck."),
+    (r"^decode_head\.lateral_convs\.", "head.laterals."),
+    (r"^decode_head\.fpn_convs\.", "head.fpn."),
+    (r"^decode_head\.fpn_bottleneck\.", "head.fusion."),
+    (r"^decode_head\.conv_seg\.", "head.classifier."),
+    (r"^auxiliary_head\.convs\.0\.", "auxiliary.conv."),
+    (r"^auxiliary_head\.conv_seg\.", "auxiliary.classifier."),
+)
+_OFFICIAL_SKIPPED = ("embeds.", "head.", "head_norm.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every key.
+
+    Attributes:
+        naming: ``native``, ``repmlpnet`` or ``mmsegmentation``: whose key names the file uses.
+        form: ``train`` or ``deploy``.
+        loaded: parameters and buffers taken from the file.
+        skipped: keys of the file that this network has no place for.
+        fresh: parameters of this network that the file does not hold: still as initialised.
+    """
+
+    naming: str
+    form: str
+    loaded: tuple[str, ...]
+    skipped: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors by key, metadata) of a checkpoint file, on the CPU. Runs no code from it.
+
+    Raises ``ModelError`` if it is missing, too large or not a checkpoint, and
+    ``UnsafeCheckpointError`` if it is a pickle with anything but tensors and plain containers.
+    """
+    if not path.is_file():
+        raise ModelError(f"checkpoint '{path}' does not exist")
+    if path.stat().st_size > MAX_BYTES:
+        raise ModelError(f"checkpoint '{path}' is larger than {MAX_BYTES >> 30} GiB: refused")
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(str(path), framework="pt", device="cpu") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a dict
+                return tensors, dict(file.metadata() or {})
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelError(f"checkpoint '{path}' is not a safetensors file: {error}") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsafeCheckpointError(
+            f"checkpoint '{path}' is not plain tensors and was refused: it may run code when "
+            "loaded; save it again as .safetensors from a machine that trusts it"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"checkpoint '{path}' cannot be read: {first}") from error
+    return _state_dict(content, path), {}
+
+
+def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    for _level in range(3):
+        if not isinstance(content, dict):
+            break
+        tensors = {
+            str(key).removeprefix("module."): value
+            for key, value in content.items()
+            if isinstance(value, Tensor)
+        }
+        if tensors:
+            return tensors
+        content = next(
+            (content[k] for k in ("state_dict", "model", "ema", "model_state") if k in content),
+            None,
+        )
+    raise ModelError(f"checkpoint '{path}' holds no state dict of tensors")
+
+
+def rename_keys(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor], list[str]]:
+    """(naming, tensors under our names, keys skipped because the naming says they do not apply)."""
+    if any(key.startswith("decode_head.") for key in tensors):
+        renamed = {}
+        for key, value in tensors.items():
+            new = key
+            for pattern, replacement in _MMSEG:
+                new = re.sub(pattern, replacement, new)
+            renamed[new] = value
+        return "mmsegmentation", renamed, []
+    if any(key.startswith("conv_embedding.") for key in tensors):
+        skipped = [key for key in tensors if key.startswith(_OFFICIAL_SKIPPED)]
+        rest = {f"backbone.{k}": v for k, v in tensors.items() if k not in skipped}
+        return "repmlpnet", rest, skipped
+    return "native", dict(tensors), []
+
+
+def form_of(tensors: Mapping[str, Tensor]) -> str:
+    """``deploy`` if any FC3 has a bias, else ``train``."""
+    return "deploy" if any(key.endswith(".fc3.bias") for key in tensors) else "train"
+
+
+def load_into(model: Segmenter, path: Path) -> LoadReport:
+    """Copy what the file holds into ``model``, which must be of the file's form.
+
+    Raises ``ModelError`` naming the first key whose shape does not fit, or when nothing fits.
+    """
+    tensors, _metadata = read_tensors(path)
+    return _copy(model, tensors, path)
+
+
+def _copy(model: Segmenter, tensors: Mapping[str, Tensor], path: Path) -> LoadReport:
+    naming, renamed, skipped = rename_keys(tensors)
+    target = model.state_dict()
+    loaded, fitting = [], {}
+    for key, value in renamed.items():
+        if key not in target:
+            skipped.append(key)
+            continue
+        if value.shape != target[key].shape:
+            raise ModelError(
+                f"checkpoint '{path}' does not fit: '{key}' is {tuple(value.shape)}, "
+                f"the network has {tuple(target[key].shape)}"
+            )
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ModelError(f"checkpoint '{path}': '{key}' holds NaN or infinity")
+        fitting[key] = value
+        loaded.append(key)
+    if not any(key.endswith(".weight") for key in loaded):
+        raise ModelError(f"checkpoint '{path}' holds nothing of this network")
+    model.load_state_dict(fitting, strict=False)
+    fresh = tuple(key for key in target if key not in fitting)
+    form = form_of(renamed)
+    return LoadReport(naming, form, tuple(loaded), tuple(sorted(skipped)), fresh)
+
+
+def load_segmenter(path: Path, preset: str | None = None) -> tuple[Segmenter, Preset, LoadReport]:
+    """A complete trained network, in the file's own form and in evaluation mode.
+
+    The preset comes from the file's metadata, or from ``preset``, which must agree with it.
+
+    Raises ``ModelError`` when the preset is unknown or contradicts the file, or when a parameter
+    is missing: a network with random parts is not a trained one.
+    """
+    tensors, metadata = read_tensors(path)
+    named = metadata.get("preset")
+    if named and preset and named != preset:
+        raise ModelError(f"checkpoint '{path}' is of preset '{named}', not '{preset}'")
+    name = named or preset or _guess_preset(tensors)
+    if name is None:
+        raise ModelError(f"checkpoint '{path}' does not say its preset: name it with --preset")
+    chosen = find_preset(name)
+    form = form_of(tensors)
+    model = build_segmenter(chosen, deploy=form == "deploy", seed=0)
+    report = _copy(model, tensors, path)
+    missing = [key for key in report.fresh if not key.endswith("num_batches_tracked")]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(
+            f"checkpoint '{path}' lacks '{missing[0]}'{more}: it is not a trained segmenter "
+            f"of preset '{name}' (a backbone alone initialises training: train.py --init)"
+        )
+    return model.eval(), chosen, report
+
+
+def _guess_preset(tensors: Mapping[str, Tensor]) -> str | None:
+    """The one preset whose backbone and head widths are those of the tensors, if there is one."""
+    _naming, renamed, _skipped = rename_keys(tensors)
+    shapes = {k: tuple(v.shape) for k, v in renamed.items() if k.endswith("weight")}
+    fits = []
+    for preset in PRESETS.values():
+        with torch.device("meta"):
+            model = build_segmenter(preset, deploy=form_of(tensors) == "deploy")
+        want = {k: tuple(v.shape) for k, v in model.state_dict().items() if k.endswith("weight")}
+        if all(shapes.get(key) == shape for key, shape in want.items()):
+            fits.append(preset.name)
+    return fits[0] if len(fits) == 1 else None
+
+
+def save_segmenter(
+    model: Segmenter, preset: str, path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write the network as safetensors, without its auxiliary head; whole or not at all."""
+    tensors = {
+        key: value.detach().cpu().contiguous()
+        for key, value in model.state_dict().items()
+        if not key.startswith("auxiliary.")
+    }
+    header = {
+        **(metadata or {}), "format": FORMAT, "preset": preset, "form": form_of(tensors),
+    }  # fmt: skip
+    write_whole(path, save(tensors, header))
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write to a temporary name beside ``path``, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105  the same call, on names already made
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

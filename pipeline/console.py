@@ -1,0 +1,135 @@
+"""The command line's side of things: the one place that renders errors and progress.
+
+Progress and messages go to stderr, results to stdout, so that ``--json`` prints one object and
+nothing else there. Bad input exits with 2 and one line, a regression with 1, Ctrl-C with 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from calibration.errors import CalibrationDataError
+from pipeline.errors import EdgeError, UsageError
+
+EXIT_OK, EXIT_REGRESSION, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+stderr = Console(stderr=True, highlight=False)
+
+
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """Run a command and exit: what the user can mend is one line and exit code 2."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        stderr.print("interrupted; nothing half-written was kept")
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader left; give the interpreter's own flush somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_BAD_INPUT
+    except Exception as error:
+        line = _one_line(error)
+        if line is None:
+            raise  # a bug: its traceback is what we want to see
+        _print_error(line, getattr(error, "hint", None))
+        code = EXIT_BAD_INPUT
+    sys.exit(code)
+
+
+def _terminated(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _one_line(error: Exception) -> str | None:
+    """What to tell the user about an error of theirs or their machine's; ``None`` for a bug."""
+    models = sys.modules.get("models.errors")  # loaded only where torch is
+    known = (EdgeError, CalibrationDataError) + ((models.ModelError,) if models else ())
+    if isinstance(error, known):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f": '{error.filename}'" if error.filename else ""
+        return f"{error.strerror or error}{where}"
+    return None
+
+
+def _print_error(message: str, hint: str | None) -> None:
+    line = " ".join(message.split())
+    stderr.print(f"[bold red]error:[/] {escape(line)}", soft_wrap=True)
+    if hint:
+        stderr.print(f"[dim]  try:[/] {escape(hint)}", soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """One line for a person, on stderr. May hold rich markup."""
+    stderr.print(message, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """One warning for a person, on stderr."""
+    stderr.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout. NaN is written as null: JSON has no NaN."""
+    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not (abs(value) < float("inf")):
+        return None
+    return value
+
+
+def progress_bar() -> Progress:
+    """A progress bar on stderr; drawn only on a terminal."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), console=stderr, transient=True,
+    )  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our way of saying errors: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise, so that the message is rendered like every other."""
+        raise UsageError(message, hint=f"{self.prog} --help")
+
+
+def parse_shape(text: str) -> tuple[int, int]:
+    """``512x1024`` -> (512, 1024), height first; for argparse's ``type``."""
+    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
+    if match is None or not (int(match[1]) and int(match[2])):
+        raise argparse.ArgumentTypeError(f"'{text}' is not HxW, such as 512x1024")
+    return int(match[1]), int(match[2])
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1; for argparse's ``type``."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Training: data order, augmentation, losses and the resumable loop. Needs torch."""

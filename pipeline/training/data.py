@@ -1,0 +1,138 @@
+"""Batches for training: a pure function of (seed, step), so a resumed run repeats nothing.
+
+Several data sets are mixed by weight; each sample of each step draws its own generator from
+(seed, step, position), picks a data set, a frame and a crop. Frames are decoded once and kept in
+memory up to a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+
+from calibration.cityscapes import CLASS_NAMES, Cityscapes, FramePair
+from pipeline.errors import UsageError
+from pipeline.training.augment import AugmentConfig, augment
+
+NUM_CLASSES = len(CLASS_NAMES)
+
+
+@dataclass
+class Mixture:
+    """Data sets with their sampling weights and a bounded store of decoded frames.
+
+    Args:
+        datasets: Cityscapes trees; their ``split`` is used.
+        weights: relative odds of drawing a sample from each.
+        keep_bytes: decoded frames kept in memory, at most.
+        relabel: optional table of 256 train ids applied to the labels of each data set.
+    """
+
+    datasets: Sequence[Cityscapes]
+    weights: Sequence[float]
+    split: str = "train"
+    keep_bytes: int = 4 << 30
+    relabel: Sequence[npt.NDArray[np.uint8] | None] = ()
+    _frames: list[list[FramePair]] = field(init=False)
+    _kept: dict[tuple[int, int], tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]] = field(
+        init=False, default_factory=dict
+    )
+    _lock: Lock = field(init=False, default_factory=Lock)
+    _held: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        if len(self.datasets) != len(self.weights) or not self.datasets:
+            raise UsageError("give one weight for each data set, and at least one data set")
+        if min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise UsageError(f"data set weights must be positive, got {list(self.weights)}")
+        self._frames = [list(d.frames(self.split)) for d in self.datasets]
+        total = float(sum(self.weights))
+        self._odds = np.cumsum([w / total for w in self.weights])
+
+    def __len__(self) -> int:
+        return sum(len(frames) for frames in self._frames)
+
+    def load(self, dataset: int, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """(HxWx3 uint8 BGR, HxW uint8 train ids) of one frame. Not to be written to."""
+        with self._lock:
+            held = self._kept.get((dataset, index))
+        if held is not None:
+            return held
+        source, pair = self.datasets[dataset], self._frames[dataset][index]
+        image, labels = source.read_image(pair.image), source.read_labels(pair.label)
+        table = self.relabel[dataset] if self.relabel else None
+        if table is not None:
+            labels = table[labels]
+        with self._lock:
+            size = image.nbytes + labels.nbytes
+            if (dataset, index) not in self._kept and self._held + size <= self.keep_bytes:
+                self._kept[dataset, index] = (image, labels)
+                self._held += size
+        return image, labels
+
+    def sample(
+        self, rng: np.random.Generator, size: tuple[int, int], config: AugmentConfig
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """One augmented crop of ``size`` = (height, width)."""
+        dataset = int(np.searchsorted(self._odds, rng.random(), side="right"))
+        dataset = min(dataset, len(self.datasets) - 1)
+        index = int(rng.integers(len(self._frames[dataset])))
+        image, labels = self.load(dataset, index)
+        return augment(image, labels, size, config, rng)
+
+    def class_shares(self, limit: int = 200) -> npt.NDArray[np.float64]:
+        """Share of labelled pixels per class, weighted like the sampling, over a few frames."""
+        shares = np.zeros(NUM_CLASSES)
+        for dataset, weight in enumerate(self.weights):
+            count = len(self._frames[dataset])
+            picks = np.unique(np.linspace(0, count - 1, min(limit, count)).astype(int))
+            counts = np.zeros(256)
+            for index in picks:
+                counts += np.bincount(self.load(dataset, int(index))[1].ravel(), minlength=256)
+            labelled = counts[:NUM_CLASSES]
+            shares += weight * labelled / max(labelled.sum(), 1.0)
+        return np.asarray(shares / sum(self.weights), np.float64)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's crops: ``images`` (B, H, W, 3) uint8 BGR, ``labels`` (B, H, W) uint8 train ids."""
+
+    step: int
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8]
+
+
+def make_batch(
+    mixture: Mixture, seed: int, step: int, positions: range, size: tuple[int, int],
+    config: AugmentConfig,
+) -> Batch:  # fmt: skip
+    """The batch of that step. ``positions`` are this process's places in the global batch."""
+    crops = [
+        mixture.sample(np.random.default_rng((seed, step, place)), size, config)
+        for place in positions
+    ]
+    return Batch(step, np.stack([c[0] for c in crops]), np.stack([c[1] for c in crops]))
+
+
+def prefetch(
+    make: Callable[[int], Batch], first: int, last: int, workers: int = 2, ahead: int = 4
+) -> Iterator[Batch]:
+    """Batches of steps ``first`` to ``last - 1`` in order, made by ``workers`` threads ahead."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
+        pending: list[Future[Batch]] = []
+        step = first
+        try:
+            while step < last or pending:
+                while step < last and len(pending) < ahead:
+                    pending.append(pool.submit(make, step))
+                    step += 1
+                yield pending.pop(0).result()
+        finally:
+            for future in pending:
+                future.cancel()

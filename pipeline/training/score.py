@@ -1,0 +1,49 @@
+"""Validation of a torch network: mIoU over a split, the way the report defines it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from calibration.cityscapes import CLASS_NAMES, IGNORE, Cityscapes, FramePair
+from models.segmenter import BgrFrames, Segmenter
+from models.upernet import upsample
+
+NUM_CLASSES = len(CLASS_NAMES)
+
+
+def confusion_matrix(
+    model: Segmenter, dataset: Cityscapes, frames: Sequence[FramePair], size: tuple[int, int],
+    device: torch.device,
+) -> npt.NDArray[np.int64]:  # fmt: skip
+    """(19, 19) counts, truth by prediction, at the labels' own resolution.
+
+    Frames are resized to ``size`` = (height, width) for the network and its logits resampled to
+    the label's size before the argmax. ``size`` should have the frames' aspect.
+    """
+    wrapped = BgrFrames(model).to(device).eval()
+    total = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
+    for pair in frames:
+        image, truth = dataset.read(pair)
+        shrink = image.shape[0] > size[0]
+        how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+        resized = cv2.resize(image, (size[1], size[0]), interpolation=how)
+        with torch.no_grad():
+            logits = wrapped(torch.from_numpy(resized[None]).to(device))
+            labels = upsample(logits.float(), truth.shape).argmax(1)[0].cpu().numpy()
+        seen = truth != IGNORE
+        pairs = truth[seen].astype(np.int64) * NUM_CLASSES + labels[seen]
+        total += np.bincount(pairs, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
+    return total
+
+
+def class_iou(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """IoU in points (0 to 100) of each class: TP / (TP + FP + FN); NaN where the truth has none."""
+    hits = np.diag(confusion).astype(np.float64)
+    union = confusion.sum(0) + confusion.sum(1) - hits
+    occurs = confusion.sum(1) > 0
+    return np.where(occurs, 100.0 * hits / np.maximum(union, 1), np.nan)

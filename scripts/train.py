@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Train a preset on one or more Cityscapes trees; resumable, on the GPU when there is one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pipeline.console import (
+    EXIT_OK,
+    Parser,
+    parse_shape,
+    positive_int,
+    print_json,
+    progress_bar,
+    run_command,
+    say,
+)
+from pipeline.errors import MissingDependencyError, UsageError
+
+
+def build_parser() -> Parser:
+    """Every option of the command."""
+    parser = Parser(description=__doc__)
+    parser.add_argument("--preset", default="edge-s", help="network size (default: %(default)s)")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="ROOT[:WEIGHT]",
+        help="a Cityscapes tree and its share of the samples; may be repeated "
+        "(default: CITYSCAPES_DATASET)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--val", metavar="ROOT", help="tree whose val split decides (default: the first)"
+    )
+    parser.add_argument("--val-shape", type=parse_shape, default=(384, 512), metavar="HxW")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="ImageNet RepMLPNet checkpoint")
+    parser.add_argument("--output", type=Path, default=Path("runs/train"), metavar="DIR")
+    parser.add_argument("--steps", type=positive_int, default=4000)
+    parser.add_argument(
+        "--until", type=positive_int, metavar="STEP", help="stop there; resume later"
+    )
+    parser.add_argument("--batch", type=positive_int, default=16)
+    parser.add_argument("--crop", type=parse_shape, default=(256, 256), metavar="HxW")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--every", type=positive_int, default=250, help="steps between validations")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=positive_int, help="CPU threads")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--no-bf16", action="store_true", help="train in float32 throughout")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    return parser
+
+
+def main() -> int:
+    """Parse, train, print."""
+    options = build_parser().parse_args()
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("torch", "train", why="training") from error
+    from calibration.cityscapes import CLASS_NAMES, Cityscapes, dataset_root
+    from models.checkpoints import load_into
+    from models.repmlp import check_input_size
+    from models.segmenter import Segmenter, build_segmenter, find_preset
+    from pipeline.training.data import Mixture
+    from pipeline.training.loop import TrainConfig, Trainer
+    from pipeline.training.score import class_iou, confusion_matrix
+
+    preset = find_preset(options.preset)
+    check_input_size(options.crop[0], options.crop[1], preset.unit)
+    check_input_size(options.val_shape[0], options.val_shape[1], preset.unit)
+    roots, weights = parse_data(options.data or [str(dataset_root(None) or "")])
+    mixture = Mixture([Cityscapes(root) for root in roots], weights)
+    judge = Cityscapes(options.val or roots[0])
+    judged = judge.frames("val")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(pick_device(options.device, torch.cuda.is_available()))
+    model = build_segmenter(preset, auxiliary=True, seed=options.seed)
+    if options.init:
+        report = load_into(model, options.init)
+        say(
+            f"initialised {len(report.loaded)} tensors from '{options.init}' ({report.naming}); "
+            f"skipped: {', '.join(report.skipped) or 'none'}; fresh: {len(report.fresh)}"
+        )
+
+    def validate(network: Segmenter) -> float:
+        scores = class_iou(confusion_matrix(network, judge, judged, options.val_shape, device))
+        line = "  ".join(
+            f"{name} {score:.1f}"
+            for name, score in zip(CLASS_NAMES, scores, strict=True)
+            if score == score
+        )
+        say(f"val: {line}")
+        return float(scores[scores == scores].mean())
+
+    config = TrainConfig(
+        steps=options.steps, batch=options.batch, crop=options.crop, rate=options.rate,
+        seed=options.seed, every=options.every, bf16=not options.no_bf16,
+    )  # fmt: skip
+    trainer = Trainer(
+        model, preset.name, mixture, config, options.output,
+        device=device, validate=validate,
+    )  # fmt: skip
+    if trainer.resume():
+        say(f"resuming '{options.output}' at step {trainer.step}, best val mIoU {trainer.best:.2f}")
+    say(f"training {preset.name} on {len(mixture)} frames, {device}, to step {config.steps}")
+    loss = float("nan")
+    with progress_bar() as bar:
+        task = bar.add_task(preset.name, total=config.steps, completed=trainer.step)
+        for progress in trainer.run(options.until):
+            loss = progress.loss
+            bar.update(task, completed=progress.step)
+            if progress.miou is not None:
+                say(f"step {progress.step}  loss {loss:.4f}  val mIoU {progress.miou:.2f}")
+    best = options.output / "best.safetensors"
+    say(f"best val mIoU {trainer.best:.2f}: {best}")
+    if options.json:
+        print_json(
+            {"checkpoint": str(best), "step": trainer.step, "val_miou": trainer.best, "loss": loss}
+        )
+    return EXIT_OK
+
+
+def parse_data(entries: list[str]) -> tuple[list[str], list[float]]:
+    """``ROOT:WEIGHT`` entries -> (roots, weights); a weight left out is 1."""
+    roots, weights = [], []
+    for entry in entries:
+        if not entry:
+            raise UsageError("no data to train on: give --data ROOT or set CITYSCAPES_DATASET")
+        root, _colon, weight = entry.rpartition(":")
+        try:
+            weights.append(float(weight) if root else 1.0)
+            roots.append(root or entry)
+        except ValueError:
+            weights.append(1.0)
+            roots.append(entry)
+    return roots, weights
+
+
+def pick_device(wanted: str, cuda: bool) -> str:
+    """``auto`` is the GPU when there is one; asking for one that is not there is an error."""
+    if wanted == "cuda" and not cuda:
+        raise UsageError("--device cuda: torch finds no GPU here; use --device cpu")
+    return ("cuda" if cuda else "cpu") if wanted == "auto" else wanted
+
+
+if __name__ == "__main__":
+    run_command(main)
