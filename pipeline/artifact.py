@@ -1,0 +1,167 @@
+"""Artifacts: files with a manifest that says what they are, and hashes that prove it.
+
+An artifact is one or more files in a folder and ``artifact.json`` beside them, or, for engines
+handed to the user, ``NAME.json`` beside ``NAME``. A file that does not match its hash is not that
+artifact: it is rebuilt or refused, never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ArtifactError
+
+MANIFEST_VERSION = 1
+MAX_MANIFEST_BYTES = 16 << 20
+_CHUNK = 1 << 20
+
+
+class TensorFacts(BaseModel):
+    """One input or output: name, NumPy dtype name, fixed shape, layout."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: str
+
+
+class Manifest(BaseModel):
+    """What an artifact is.
+
+    Attributes:
+        kind: ``deploy-checkpoint``, ``onnx``, ``qdq-onnx`` or ``engine``.
+        main: name of the file the artifact is about.
+        files: SHA-256 of every file, by name relative to the manifest's folder.
+        key: the cache key it was built under, see ``stage``.
+        inputs, outputs: what it takes and gives, where it is a network.
+        facts: what the stage measured or decided: checks, versions, precision. Plain JSON.
+        provenance: for every stage it came through, that stage's own facts. Plain JSON.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = MANIFEST_VERSION
+    kind: str
+    main: str
+    files: dict[str, str]
+    key: str
+    inputs: tuple[TensorFacts, ...] = ()
+    outputs: tuple[TensorFacts, ...] = ()
+    facts: dict[str, Any] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+class Artifact:
+    """A manifest and the folder its files lie in."""
+
+    def __init__(self, manifest: Manifest, manifest_path: Path) -> None:
+        self.manifest = manifest
+        self.manifest_path = manifest_path
+
+    @property
+    def kind(self) -> str:
+        """See ``Manifest.kind``."""
+        return self.manifest.kind
+
+    @property
+    def path(self) -> Path:
+        """The main file."""
+        return self.manifest_path.parent / self.manifest.main
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the main file, as recorded."""
+        return self.manifest.files[self.manifest.main]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See ``Manifest.facts``."""
+        return self.manifest.facts
+
+    def verify(self) -> None:
+        """Raise ``ArtifactError`` naming the first file that is missing or not as recorded."""
+        for name, expected in self.manifest.files.items():
+            path = self.manifest_path.parent / name
+            if not path.is_file():
+                raise ArtifactError(f"'{path}' is missing, though '{self.manifest_path}' lists it")
+            if sha256_of(path) != expected:
+                raise ArtifactError(
+                    f"'{path}' is not the file that '{self.manifest_path.name}' describes: "
+                    "it was altered or only half copied"
+                )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Parse a manifest. Raises ``ArtifactError`` when it is missing or is not one."""
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ArtifactError(f"manifest '{path}' is too large to be one")
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(f"manifest '{path}' is missing") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise ArtifactError(f"manifest '{path}' is not valid: {where}: {first['msg']}") from error
+    if manifest.version != MANIFEST_VERSION:
+        raise ArtifactError(
+            f"manifest '{path}' is of version {manifest.version}, this program reads "
+            f"{MANIFEST_VERSION}: build it again"
+        )
+    for name in (manifest.main, *manifest.files):
+        if name != Path(name).name or name in ("", ".", ".."):
+            raise ArtifactError(f"manifest '{path}' names a file outside its folder: '{name}'")
+    if manifest.main not in manifest.files:
+        raise ArtifactError(f"manifest '{path}' has no hash for '{manifest.main}'")
+    return manifest
+
+
+def open_artifact(manifest_path: Path) -> Artifact:
+    """The artifact of that manifest, with every file's hash verified."""
+    artifact = Artifact(read_manifest(manifest_path), manifest_path)
+    artifact.verify()
+    return artifact
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as lower-case hex, read in bounded pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a plain value: sorted keys, no spaces, no NaN. For hashing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def hash_of(value: Any) -> str:
+    """SHA-256 of ``canonical_json(value)``."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write to a temporary name beside ``path``, fsync, rename: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,94 @@
+"""The store: artifacts by cache key, each in a folder of its own that appears whole or not at all.
+
+    STORE/export-3f9a…/model.onnx, artifact.json
+    STORE/.build-XXXX/            a build under way; left behind only by a killed process
+
+A build happens in a temporary folder that is renamed when complete. Folders of killed builds are
+swept away after a day. What does not verify is removed and built again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.artifact import Artifact, Manifest, open_artifact, write_whole
+from pipeline.errors import ArtifactError
+
+MANIFEST_NAME = "artifact.json"
+_STALE_SECONDS = 24 * 3600
+
+
+class Store:
+    """A folder of artifacts. Safe for several processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, stage: str, key: str) -> Path:
+        """Where the artifact of that stage and key lies or would lie."""
+        return self.root / f"{stage}-{key[:20]}"
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The verified artifact of that key, or ``None``. Removes one that does not verify."""
+        folder = self.folder(stage, key)
+        if not folder.is_dir():
+            return None
+        try:
+            artifact = open_artifact(folder / MANIFEST_NAME)
+            if artifact.manifest.key != key:
+                raise ArtifactError(f"'{folder}' was built under another key")
+        except ArtifactError:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        return artifact
+
+    @contextmanager
+    def building(self) -> Iterator[Path]:
+        """A temporary folder to build in; removed unless ``publish`` took it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        folder = Path(tempfile.mkdtemp(prefix=".build-", dir=self.root))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, folder: Path, stage: str, manifest: Manifest) -> Artifact:
+        """Make a built folder the artifact of its manifest's key. The first of two equals wins."""
+        write_whole(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
+        for path in folder.iterdir():
+            _sync(path)
+        _sync(folder)
+        target = self.folder(stage, manifest.key)
+        try:
+            folder.rename(target)
+        except OSError:
+            existing = self.find(stage, manifest.key)
+            if existing is None:
+                raise
+            return existing
+        _sync(self.root)
+        return Artifact(manifest, target / MANIFEST_NAME)
+
+    def _sweep(self) -> None:
+        now = time.time()  # compared with file times, which are wall-clock times
+        for path in self.root.glob(".build-*"):
+            try:
+                if now - path.stat().st_mtime > _STALE_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
+            except FileNotFoundError:
+                continue  # another process swept it
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
