@@ -1,0 +1,25 @@
+"""Hot loops around the engine: C behind a NumPy reference, the same bytes from either.
+
+cut_tiles      frame -> tiles, borders reflected, straight into the engine's buffer
+blend_argmax   overlapping tiles' logits -> labels, never writing full-resolution logits
+pick_labels    overlapping tiles' labels -> labels
+overlay        labels -> colour, blended onto the frame
+confusion      truth and prediction -> confusion matrix
+"""
+
+from pipeline.kernels.axis import Axis, upsample_axis
+from pipeline.kernels.calls import blend_argmax, confusion, cut_tiles, overlay, pick_labels
+from pipeline.kernels.colours import Colours
+from pipeline.kernels.reference import NO_CLASS
+
+__all__ = [
+    "NO_CLASS",
+    "Axis",
+    "Colours",
+    "blend_argmax",
+    "confusion",
+    "cut_tiles",
+    "overlay",
+    "pick_labels",
+    "upsample_axis",
+]
