@@ -14,7 +14,7 @@ import pickle
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -181,8 +181,7 @@ def load_segmenter(path: Path, preset: str | None = None) -> tuple[Segmenter, Pr
     if name is None:
         raise ModelError(f"checkpoint '{path}' does not say its preset: name it with --preset")
     chosen = find_preset(name)
-    form = form_of(tensors)
-    model = build_segmenter(chosen, deploy=form == "deploy", seed=0)
+    model = _empty_like(chosen, tensors)
     report = _copy(model, tensors, path)
     missing = [key for key in report.fresh if not key.endswith("num_batches_tracked")]
     if missing:
@@ -192,6 +191,22 @@ def load_segmenter(path: Path, preset: str | None = None) -> tuple[Segmenter, Pr
             f"of preset '{name}' (a backbone alone initialises training: train.py --init)"
         )
     return model.eval(), chosen, report
+
+
+def _empty_like(preset: Preset, tensors: Mapping[str, Tensor]) -> Segmenter:
+    """A network of the preset in the form, and with the parallel kernels, that the keys show."""
+    _naming, renamed, _skipped = rename_keys(tensors)
+    kernels = sorted({int(k) for key in renamed for k in re.findall(r"\.repconv(\d+)\.", key)})
+    deploy = form_of(renamed) == "deploy"
+    if kernels and not deploy:
+        backbone = replace(preset.backbone, kernels=tuple(kernels))
+        preset = replace(preset, backbone=backbone)
+    model = build_segmenter(preset, deploy=deploy, seed=0)
+    for name, block in model.backbone.repmlp_blocks():
+        local = renamed.get(f"backbone.{name}.local.weight")
+        if local is not None and deploy and local.ndim == 4:
+            block.add_local(local.shape[-1])
+    return model
 
 
 def _guess_preset(tensors: Mapping[str, Tensor]) -> str | None:

@@ -10,7 +10,8 @@ h x w, to
 * conv_k are k x k convolutions with the same S sets, zero padded *inside the patch*.
 * gate is the global perceptron: sigmoid(fc2(relu(fc1(mean of x over the whole map)))), (N, C).
 
-Training form keeps the branches apart; deploy form has them merged into FC3 (see ``locality``).
+Training form keeps the branches apart. Deploy form has them merged into FC3, or, *split*, into one
+k x k convolution beside FC3 (see ``locality``).
 Parameter names are those of the public RepMLPNet release, so its checkpoints load unchanged.
 
 For segmentation the 2x embeddings between stages become 1x1 expansion + 3x3 stride-2 depthwise
@@ -143,13 +144,16 @@ class RepMLPBlock(nn.Module):
         h, w: patch size in pixels of this map.
         sets: S, the number of share-sets.
         kernels: sizes of the parallel convolutions; empty in deploy form.
+        local: in split form the one merged convolution, with a bias; otherwise ``None``.
     """
 
     def __init__(
         self, channels: int, h: int, w: int, *, sets: int, kernels: Sequence[int],
-        gate_reduction: int = 4, deploy: bool = False,
+        gate_reduction: int = 4, deploy: bool = False, split: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
+        if split and not deploy:
+            raise ModelError("only a deploy-form block can be split")
         self.channels, self.h, self.w, self.sets = channels, h, w, sets
         self.deploy = deploy
         self.kernels: tuple[int, ...] = () if deploy else tuple(kernels)
@@ -160,19 +164,30 @@ class RepMLPBlock(nn.Module):
         self.fc3_bn = nn.Identity() if deploy else nn.BatchNorm2d(sets)
         for k in self.kernels:
             self.add_module(f"repconv{k}", ConvBN(sets, sets, k, groups=sets))
+        self.local: nn.Conv2d | None = None
+        if split:
+            self.add_local(split)
 
-    def branch(self, kernel: int) -> ConvBN:
+    def add_local(self, kernel: int) -> None:
+        """Give a deploy-form block its one merged convolution: the split form."""
+        self.local = nn.Conv2d(self.sets, self.sets, kernel, padding=kernel // 2, groups=self.sets)
+
+    @property
+    def form(self) -> str:
+        """``train``, ``full`` (all merged into FC3) or ``split`` (FC3 beside one convolution)."""
+        if not self.deploy:
+            return "train"
+        return "full" if self.local is None else "split"
+
+    def branch(self, kernel: int) -> nn.Module:
         """The parallel convolution of that size."""
-        module = getattr(self, f"repconv{kernel}")
-        if not isinstance(module, ConvBN):
-            raise ModelError(f"repconv{kernel} is not a convolution with BatchNorm")
-        return module
+        return self.get_submodule(f"repconv{kernel}")
 
     def fc3_matrix(self) -> Tensor:
         """FC3's kernel as (S, h*w out, h*w in)."""
         return self.fc3.weight.view(self.sets, self.h * self.w, self.h * self.w)
 
-    def local(self, x: Tensor) -> Tensor:
+    def spatial(self, x: Tensor) -> Tensor:
         """Everything in the block but its gate: (N, C, H, W) -> the same shape."""
         patches = split_patches(x, self.h, self.w, self.sets)
         out = torch.bmm(patches, self.fc3_matrix().to(patches.dtype).transpose(1, 2))
@@ -181,9 +196,12 @@ class RepMLPBlock(nn.Module):
         elif isinstance(self.fc3_bn, nn.BatchNorm2d):
             # BatchNorm wants its channel (the set) second: (M, S, h*w, 1).
             out = self.fc3_bn(out.transpose(0, 1).unsqueeze(-1)).squeeze(-1).transpose(0, 1)
-        if self.kernels:
+        branches = [self.branch(k) for k in self.kernels]
+        if self.local is not None:
+            branches.append(self.local)
+        if branches:
             images = patches.transpose(0, 1).reshape(-1, self.sets, self.h, self.w)
-            conv = torch.stack([self.branch(k)(images) for k in self.kernels]).sum(0)
+            conv = torch.stack([branch(images) for branch in branches]).sum(0)
             out = out + conv.reshape(-1, self.sets, self.h * self.w).transpose(0, 1)
         return merge_patches(out, x.shape, self.h, self.w)
 
@@ -193,7 +211,8 @@ class RepMLPBlock(nn.Module):
             raise InputShapeError(
                 f"map {x.shape[2]}x{x.shape[3]} is not a whole number of {self.h}x{self.w} patches"
             )
-        return self.local(x) * self.gp(x)
+        gate: Tensor = self.gp(x)
+        return self.spatial(x) * gate
 
 
 class FFNBlock(nn.Module):
@@ -238,6 +257,11 @@ class Downsample(nn.Module):
         return self.reduce(self.expand(x))  # type: ignore[no-any-return]  # nn.Module
 
 
+def units_of(stage: nn.Module) -> list[RepMLPUnit]:
+    """The units of one entry of ``RepMLPNet.stages``, typed."""
+    return [unit for unit in stage.children() if isinstance(unit, RepMLPUnit)]
+
+
 class RepMLPNet(nn.Module):
     """Image (N, 3, H, W), normalised RGB -> four normalised maps at strides 4, 8, 16, 32."""
 
@@ -274,10 +298,8 @@ class RepMLPNet(nn.Module):
         for index, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             if index:
                 x = self.downsample[index - 1](x)
-            if not isinstance(stage, nn.ModuleList):
-                raise ModelError("a stage must be a list of units")
-            for block in stage:
-                x = block(x)
+            for unit in units_of(stage):
+                x = unit(x)
             levels.append(norm(x))
         return levels
 
