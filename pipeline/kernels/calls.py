@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.kernels import reference
 from pipeline.kernels.axis import MAX_EXTENT, Axis, Float32Array, Int32Array
 from pipeline.kernels.checks import check_apart, check_array
 from pipeline.kernels.colours import Colours
-from pipeline.kernels.reference import Int64Array, UInt8Array
+from pipeline.kernels.dispatch import active, thread_count
+from pipeline.kernels.reference import NO_CLASS, Int64Array, UInt8Array
 
 
 def cut_tiles(
@@ -36,7 +36,7 @@ def cut_tiles(
     check_apart("out", out, frame, origins)
     if (np.abs(origins.astype(np.int64)) > MAX_EXTENT).any():
         raise ValueError(f"tile origins must lie within {MAX_EXTENT} pixels of the frame")
-    reference.cut_tiles(frame, origins, out)
+    active().cut_tiles(frame, origins, out, thread_count(threads))
 
 
 def blend_argmax(
@@ -65,13 +65,13 @@ def blend_argmax(
         raise ValueError(f"{len(tiles)} tiles, expected {rows.tiles} x {cols.tiles}")
     check_array("tiles[0]", tiles[0], np.float32, (None, rows.size, cols.size))
     classes = len(tiles[0])
-    if classes > reference.NO_CLASS:
+    if classes > NO_CLASS:
         raise ValueError(f"{classes} classes do not fit into uint8 labels")
     for index, tile in enumerate(tiles):
         check_array(f"tiles[{index}]", tile, np.float32, (classes, rows.size, cols.size))
         check_apart("out", out, tile)
     check_array("out", out, np.uint8, (rows.samples, cols.samples), writable=True)
-    reference.blend_argmax(tiles, rows, cols, out)
+    active().blend_argmax(tiles, rows, cols, out, thread_count(threads))
 
 
 def pick_labels(
@@ -109,7 +109,7 @@ def pick_labels(
     for name, table, limit in (("rows", rows, limits[0]), ("cols", cols, limits[1])):
         if (table < 0).any() or (table >= limit[:, None]).any():
             raise ValueError(f"{name} points outside the tiles")
-    reference.pick_labels(tiles, rows, cols, per_row, out)
+    active().pick_labels(tiles, rows, cols, per_row, out, thread_count(threads))
 
 
 def overlay(
@@ -140,7 +140,7 @@ def overlay(
     check_apart("out", out, labels)
     if out.ctypes.data != frame.ctypes.data:
         check_apart("out", out, frame)
-    reference.overlay(frame, labels, colours, out)
+    active().overlay(frame, labels, colours, out, thread_count(threads))
     return out
 
 
@@ -176,7 +176,7 @@ def confusion(
         raise ValueError(f"matrix has shape {matrix.shape}, expected (C, C) or (C, C + 1)")
     if not 0 <= ignore <= 255:
         raise ValueError(f"ignore {ignore} is not within 0 .. 255")
-    counts = reference.confusion(truth, prediction, classes, ignore)
+    counts = active().confusion(truth, prediction, classes, ignore, thread_count(threads))
     if counts[classes].any():
         raise ValueError(
             f"{counts[classes].sum()} pixels of the truth are neither below {classes} nor {ignore}"

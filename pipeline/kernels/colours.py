@@ -21,6 +21,8 @@ class Colours:
         table: (256, 3) uint8 BGR, zero where not painted. Read-only.
         painted: (256,) uint8, 255 where painted, else 0. Read-only.
         alpha: 0 .. 256.
+        mix: (256, 8) uint16, what the C kernel reads: for each label the factors of the frame's
+            three channels, 0, and the terms added to them, 0. Read-only.
 
     Raises:
         ValueError: a palette, an opacity or a class that cannot be.
@@ -48,5 +50,9 @@ class Colours:
         self.table[rows] = colours[rows]
         self.painted = np.zeros(256, np.uint8)
         self.painted[rows] = 255
-        self.table.flags.writeable = False
-        self.painted.flags.writeable = False
+        self.mix = np.zeros((256, 8), np.uint16)
+        self.mix[:, :3] = 256
+        self.mix[rows, :3] = 256 - self.alpha
+        self.mix[:, 4:7] = self.table.astype(np.uint16) * self.alpha + 128
+        for array in (self.table, self.painted, self.mix):
+            array.flags.writeable = False

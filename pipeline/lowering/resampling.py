@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 
 def pooling_matrix(size: int, bins: int) -> npt.NDArray[np.float64]:
-    """(bins, size): adaptive average pooling. Bin i is the mean of floor(in/b) to ceil((i+1)n/b)."""
+    """(bins, size): adaptive average pooling. Bin i averages floor(in/b) to ceil((i+1)n/b)."""
     matrix = np.zeros((bins, size))
     for i in range(bins):
         start, stop = i * size // bins, -(-(i + 1) * size // bins)
