@@ -1,0 +1,121 @@
+"""Trees, bushes and hedges."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from calibration.streetscape import ids
+from calibration.streetscape.canvas import Sprite
+from calibration.streetscape.materials import Light, clouds, noise, to_bytes
+
+Bytes = npt.NDArray[np.uint8]
+
+# Leaf colours, BGR, in daylight.
+_LEAVES = (
+    (52, 112, 82),
+    (46, 98, 70),
+    (66, 128, 104),
+    (44, 120, 108),
+    (58, 96, 76),
+    (40, 110, 140),
+)
+_BARK = ((62, 74, 88), (78, 88, 98), (48, 60, 74))
+
+
+def tree(rng: np.random.Generator, light: Light, kind: int) -> Sprite:
+    """A tree as seen from the side: 0 round, 1 broad, 2 slender, 3 conifer, 4 bush."""
+    height, spread, bare = (
+        (7.5, 5.4, 0.28),
+        (9.5, 7.4, 0.3),
+        (10.0, 3.4, 0.14),
+        (9.0, 4.2, 0.1),
+        (1.5, 2.4, 0.0),
+    )[kind]
+    height *= float(0.85 + 0.3 * rng.random())
+    scale = 40.0 if kind < 4 else 90.0
+    rows, columns = round(height * scale), round(spread * scale)
+    colour = np.zeros((rows, columns, 3), np.float32)
+    cover = np.zeros((rows, columns), np.uint8)
+    _trunk(rng, colour, cover, rows, columns, bare, kind)
+    _crown(rng, light, colour, cover, bare, kind)
+    grain = 1 + 0.16 * noise(rng, rows, columns, (2.5, 2.5))
+    colour *= grain[..., None]
+    graded = to_bytes(colour * light.gain(0.55)[None, None, :])
+    labels = np.full(cover.shape, ids.VEGETATION, np.uint8)
+    return Sprite.build(graded, cover, labels, scale)
+
+
+def _trunk(
+    rng: np.random.Generator,
+    colour: npt.NDArray[np.float32],
+    cover: Bytes,
+    rows: int,
+    columns: int,
+    bare: float,
+    kind: int,
+) -> None:
+    if kind == 4:
+        return
+    bark = _BARK[int(rng.integers(len(_BARK)))]
+    foot, fork = (columns // 2, rows), (columns // 2, round(rows * (1 - bare - 0.12)))
+    wide = max(3, round(columns * 0.05))
+    for image, value in ((colour, bark), (cover, 255)):
+        cv2.line(image, foot, fork, value, wide)
+        for turn in (-0.5, -0.2, 0.25, 0.55):
+            tip = (round(columns * (0.5 + 0.4 * turn)), round(rows * (0.62 - bare)))
+            cv2.line(image, fork, tip, value, max(2, wide // 3))
+    ramp = 1 - 0.5 * np.abs(np.linspace(-1.0, 1.0, wide + 2, dtype=np.float32))
+    left = columns // 2 - wide // 2 - 1
+    colour[:, left : left + wide + 2] *= ramp[None, :, None] + 0.25
+
+
+def _crown(
+    rng: np.random.Generator,
+    light: Light,
+    colour: npt.NDArray[np.float32],
+    cover: Bytes,
+    bare: float,
+    kind: int,
+) -> None:
+    rows, columns = cover.shape
+    leaf = np.array(_LEAVES[int(rng.integers(len(_LEAVES)))], np.float32)
+    leaf *= (0.85 + 0.3 * rng.random(3)).astype(np.float32)
+    top, bottom = rows * 0.05, rows * (1 - bare)
+    middle, tall = (top + bottom) / 2, (bottom - top) / 2
+    count = 150
+    # From the back and the dark inside to the lit outside.
+    order = np.sort(rng.random(count))
+    around, out = rng.random(count) * 2 * np.pi, np.sqrt(rng.random(count))
+    for depth, angle, reach in zip(order, around, out, strict=True):
+        up, right = -np.sin(angle) * reach, np.cos(angle) * reach
+        slim = 1.0 if kind != 3 else 0.12 + 0.88 * (1 - up) / 2
+        x = columns * (0.5 + 0.43 * right * slim)
+        y = middle + tall * 0.9 * (-up if kind != 3 else -up)
+        radius = columns * (0.06 + 0.08 * rng.random()) * (1.2 if reach < 0.6 else 0.8)
+        lit = 0.55 + 0.22 * up + 0.14 * right * light.sun_side + 0.42 * depth
+        tone = tuple(float(v) for v in leaf * lit)
+        size = (max(1, round(radius * 1.2)), max(1, round(radius)))
+        at = (round(x), round(y))
+        cv2.ellipse(colour, at, size, 0, 0, 360, tone, -1)
+        cv2.ellipse(cover, at, size, 0, 0, 360, 255, -1)
+    # Leaves: the outline and the inside fray where noise says so, the trunk stays.
+    fray = noise(rng, rows, columns, (4, 4)) + 0.8 * noise(rng, rows, columns, (9, 9))
+    core = cv2.GaussianBlur(cover, (0, 0), columns * 0.02).astype(np.float32) / 255
+    gaps = (core * 3.1 + fray * 0.55 < 1.45) & (np.arange(rows)[:, None] < bottom)
+    cover[gaps] = 0
+    colour *= (1 + 0.13 * clouds(rng, rows, columns, columns / 7, 3))[..., None]
+
+
+def hedge(
+    rng: np.random.Generator, light: Light, length: float, height: float, scale: float
+) -> Bytes:
+    """The face of a clipped hedge, uint8 (h, w, 3)."""
+    rows, columns = round(height * scale), round(length * scale)
+    leaf = np.array(_LEAVES[int(rng.integers(len(_LEAVES)))], np.float32)
+    texture = (
+        1 + 0.25 * noise(rng, rows, columns, (3, 3)) + 0.16 * clouds(rng, rows, columns, 24, 2)
+    )
+    texture *= np.linspace(1.15, 0.6, rows, dtype=np.float32)[:, None]
+    return to_bytes(leaf * texture[..., None] * light.gain(0.4))
