@@ -64,16 +64,12 @@ def to_int8_spelling(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     shift_images(result)
     graph = QdqGraph(result)
+    pairs = [_checked(graph, node) for node in graph.nodes if node.op_type == DEQUANTIZE]
+    # By the integers they read: one quantizer may have several dequantizers.
+    activations = {p.q.output[0]: p for p in pairs if p.q is not None and not p.constant}
     added: list[onnx.TensorProto] = []
-    done: set[str] = set()
-    for node in graph.nodes:
-        if node.op_type != DEQUANTIZE:
-            continue
-        pair = _checked(graph, node)
-        if pair.q is None or pair.constant or pair.q.output[0] in done:
-            continue
-        done.add(pair.q.output[0])
-        added += _respell(pair, graph.consumers[pair.q.output[0]])
+    for integers, pair in activations.items():
+        added += _respell(pair, graph.consumers[integers])
     result.graph.initializer.extend(added)
     drop_unused(result)
     return result
