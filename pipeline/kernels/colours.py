@@ -18,11 +18,9 @@ class Colours:
         classes: the labels to paint; ``None`` paints every label of the palette.
 
     Attributes:
-        table: (256, 3) uint8 BGR, zero where not painted. Read-only.
-        painted: (256,) uint8, 255 where painted, else 0. Read-only.
-        alpha: 0 .. 256.
-        mix: (256, 8) uint16, what the C kernel reads: for each label the factors of the frame's
-            three channels, 0, and the terms added to them, 0. Read-only.
+        entries: (256, 4) uint8: blue, green, red, and 255 where the label is painted; zero where it
+            is not. Read-only.
+        alpha: the opacity in 256ths, 0 .. 256.
 
     Raises:
         ValueError: a palette, an opacity or a class that cannot be.
@@ -46,13 +44,7 @@ class Colours:
             raise ValueError(f"classes must lie within 0 .. {len(colours) - 1}")
         rows = list(shown)
         self.alpha = round(opacity * 256)
-        self.table = np.zeros((256, 3), np.uint8)
-        self.table[rows] = colours[rows]
-        self.painted = np.zeros(256, np.uint8)
-        self.painted[rows] = 255
-        self.mix = np.zeros((256, 8), np.uint16)
-        self.mix[:, :3] = 256
-        self.mix[rows, :3] = 256 - self.alpha
-        self.mix[:, 4:7] = self.table.astype(np.uint16) * self.alpha + 128
-        for array in (self.table, self.painted, self.mix):
-            array.flags.writeable = False
+        self.entries = np.zeros((256, 4), np.uint8)
+        self.entries[rows, :3] = colours[rows]
+        self.entries[rows, 3] = 255
+        self.entries.flags.writeable = False

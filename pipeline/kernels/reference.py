@@ -1,7 +1,7 @@
 """What each kernel computes, written to be read. The C kernels give the same bytes.
 
 Used as the oracle of the tests and where no C compiler is. Arguments are those of the public
-functions of the package, already checked.
+functions of the package, already checked; ``threads`` is not used.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def reflect(index: IntArray, length: int) -> IntArray:
     return mirrored
 
 
-def cut_tiles(frame: UInt8Array, origins: Int32Array, out: UInt8Array) -> None:
+def cut_tiles(frame: UInt8Array, origins: Int32Array, out: UInt8Array, threads: int = 1) -> None:
     """``out[t, y, x] = frame[reflect(origins[t, 0] + y), reflect(origins[t, 1] + x)]``."""
     height, width = frame.shape[:2]
     for tile, (y, x) in zip(out, origins.astype(np.int64), strict=True):
@@ -67,7 +67,9 @@ def winners(values: Float32Array) -> UInt8Array:
     return label
 
 
-def blend_argmax(tiles: Sequence[Float32Array], rows: Axis, cols: Axis, out: UInt8Array) -> None:
+def blend_argmax(
+    tiles: Sequence[Float32Array], rows: Axis, cols: Axis, out: UInt8Array, threads: int = 1
+) -> None:
     """Blend on the stride-4 grid, sample it bilinearly, label each pixel with its winner.
 
     Where one class wins at all four grid points around a pixel it wins the pixel: a convex
@@ -102,7 +104,12 @@ def _neighbours(axis: Axis) -> tuple[IntArray, IntArray]:
 
 
 def pick_labels(
-    tiles: Sequence[UInt8Array], rows: Int32Array, cols: Int32Array, per_row: int, out: UInt8Array
+    tiles: Sequence[UInt8Array],
+    rows: Int32Array,
+    cols: Int32Array,
+    per_row: int,
+    out: UInt8Array,
+    threads: int = 1,
 ) -> None:
     """``out[y, x] = tiles[rows[0, y] * per_row + cols[0, x]][rows[1, y], cols[1, x]]``."""
     for i in np.unique(rows[0]):
@@ -113,19 +120,24 @@ def pick_labels(
             out[np.ix_(ys, xs)] = tile[np.ix_(rows[1, ys], cols[1, xs])]
 
 
-def overlay(frame: UInt8Array, labels: UInt8Array, colours: Colours, out: UInt8Array) -> None:
+def overlay(
+    frame: UInt8Array, labels: UInt8Array, colours: Colours, out: UInt8Array, threads: int = 1
+) -> None:
     """``(frame * (256 - a) + colour * a + 128) >> 8`` where the label is painted, else the frame.
 
     Whole numbers throughout: opacity 0 gives the frame and opacity 1 the colour, exactly.
     """
     alpha = colours.alpha
     mixed = frame.astype(np.uint32) * (256 - alpha)
-    mixed += colours.table[labels].astype(np.uint32) * alpha + 128
-    painted = colours.painted[labels][..., None] != 0
+    entries = colours.entries[labels]
+    mixed += entries[..., :3].astype(np.uint32) * alpha + 128
+    painted = entries[..., 3:] != 0
     out[...] = np.where(painted, (mixed >> 8).astype(np.uint8), frame)
 
 
-def confusion(truth: UInt8Array, prediction: UInt8Array, classes: int, ignore: int) -> Int64Array:
+def confusion(
+    truth: UInt8Array, prediction: UInt8Array, classes: int, ignore: int, threads: int = 1
+) -> Int64Array:
     """Counts (classes + 1, classes + 1): row truth, column prediction.
 
     The last column counts predictions that are no class, the last row truths that are none; where

@@ -1,0 +1,7 @@
+#if defined(__x86_64__)
+#include "simd_avx512.h"
+
+#include "blend_body.h"
+#else
+typedef int edge_not_here; /* ISO C wants a declaration in every file */
+#endif

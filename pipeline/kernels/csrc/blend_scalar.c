@@ -1,0 +1,3 @@
+#include "simd_scalar.h"
+
+#include "blend_body.h"

@@ -1,0 +1,66 @@
+/* Frame to tiles with reflected borders: rows are copied whole, only what hangs over the frame's
+ * sides is fetched pixel by pixel. */
+#include <string.h>
+
+#include "kernels.h"
+#include "parallel.h"
+
+typedef struct {
+    const uint8_t *frame;
+    int64_t height, width;
+    const int32_t *origins;
+    uint8_t *out;
+    int64_t tile_height, tile_width;
+} cut_work;
+
+/* dcb|abcd|cba for ever: the period is 2 (length - 1), a single pixel repeats. */
+static int64_t reflect(int64_t index, int64_t length) {
+    if (length == 1) return 0;
+    int64_t period = 2 * (length - 1);
+    index %= period;
+    if (index < 0) index += period;
+    return index < length ? index : period - index;
+}
+
+/* Pixels first .. last of a tile's row, each where its reflection lies in the frame's row. */
+static void copy_reflected(const cut_work *w, const uint8_t *from, uint8_t *to, int64_t x,
+                           int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; i++) {
+        const uint8_t *pixel = from + 3 * reflect(x + i, w->width);
+        to[3 * i] = pixel[0];
+        to[3 * i + 1] = pixel[1];
+        to[3 * i + 2] = pixel[2];
+    }
+}
+
+static int64_t clamp(int64_t value, int64_t low, int64_t high) {
+    return value < low ? low : value > high ? high : value;
+}
+
+/* Rows are numbered through all tiles, so that threads share them evenly however many tiles. */
+static int cut_rows(void *work, int64_t first, int64_t last) {
+    const cut_work *w = work;
+    for (int64_t row = first; row < last; row++) {
+        int64_t tile = row / w->tile_height;
+        int64_t y = w->origins[2 * tile] + row % w->tile_height;
+        int64_t x = w->origins[2 * tile + 1];
+        const uint8_t *from = w->frame + 3 * w->width * reflect(y, w->height);
+        uint8_t *to = w->out + 3 * w->tile_width * row;
+        int64_t inside = clamp(-x, 0, w->tile_width);
+        int64_t outside = clamp(w->width - x, inside, w->tile_width);
+        copy_reflected(w, from, to, x, 0, inside);
+        if (outside > inside) {
+            memcpy(to + 3 * inside, from + 3 * (x + inside), (size_t)(3 * (outside - inside)));
+        }
+        copy_reflected(w, from, to, x, outside, w->tile_width);
+    }
+    return EDGE_OK;
+}
+
+int edge_cut_tiles(const uint8_t *frame, int64_t height, int64_t width, const int32_t *origins,
+                   int64_t tiles, uint8_t *out, int64_t tile_height, int64_t tile_width,
+                   int threads) {
+    cut_work work = {frame, height, width, origins, out, tile_height, tile_width};
+    int64_t grain = 1 + (4 << 20) / (3 * tile_width); /* 4 MiB a thread */
+    return edge_parallel(cut_rows, &work, tiles * tile_height, grain, threads);
+}
