@@ -1,0 +1,143 @@
+"""What the figures say, in sentences that the page and the pull-request comment share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report.schema import Attribution, PatchEdges, Range, Report
+from pipeline.report.verdict import signed
+
+
+def lead(report: Report) -> str:
+    """What happened to mIoU, and what was allowed."""
+    verb = "loses" if report.drop >= 0 else "gains"
+    return (
+        f"{report.candidate.name} {verb} {abs(report.drop):.2f} points of mIoU against "
+        f"{report.reference.name}{interval_text(report.drop_interval, flip=report.drop < 0)}; "
+        f"a loss of {report.limits.max_drop:g} is allowed."
+    )
+
+
+def worst(report: Report) -> str:
+    """What happened to the worst class."""
+    worst_class = report.worst_class
+    row = next(row for row in report.classes if row.name == worst_class.name)
+    return (
+        f"Worst class: {row.name}, {row.reference:.2f} → {row.candidate:.2f} "
+        f"({signed(-row.drop)}); a loss of {report.limits.max_class_drop:g} is allowed."
+    )
+
+
+def sureness(report: Report) -> str:
+    """Whether other frames would say the same."""
+    if report.confidence == "unknown":
+        return "One frame gives no interval: take the figures for this frame alone."
+    if report.confidence == "clear":
+        side = "within" if report.miou_passed else "beyond"
+        return f"The whole interval of the mIoU drop lies {side} the limit."
+    other = "fail" if report.miou_passed else "pass"
+    return (
+        "The interval of the mIoU drop crosses the limit: another sample of frames could "
+        f"{other}. More frames would tell."
+    )
+
+
+def edges(section: PatchEdges) -> str:
+    """The verdict on patch edges."""
+    excess = section.candidate.excess
+    if excess is None:
+        return "No pixel near a patch edge has its like inside a patch: nothing can be compared."
+    size = (
+        f"Compared with interior pixels of the same class, equally far from a border between "
+        f"labels, {abs(excess):.2f} of 100 pixels {'more' if excess >= 0 else 'fewer'} are wrong "
+        f"within {section.near_within:g} pixels of an edge"
+        f"{interval_text(section.candidate.interval)}."
+    )
+    claims = {
+        "as good": f"Edges are as good as interiors, within {section.margin:g} point.",
+        "worse": f"Edges are worse than interiors, by more than {section.margin:g} point.",
+        "undecided": f"Undecided: the interval does not lie on one side of {section.margin:g} "
+        "point.",
+    }
+    return f"{claims[section.verdict]} {size}"
+
+
+def attribution(section: Attribution) -> str:
+    """Whose the drop is."""
+    claims = {
+        "quantization": "The drop is quantization's: the engine follows its graph.",
+        "engine": "The drop is the engine's: its graph, executed exactly, does not lose it.",
+        "both": "Quantization and the engine each take their part of the drop.",
+        "neither": "Neither quantization nor the engine loses more than chance would.",
+        "unknown": "One frame cannot tell quantization's part from the engine's.",
+    }
+    parts = (
+        f"Quantization {signed(-section.quantization_drop)}"
+        f"{interval_text(section.quantization_interval, flip=True)}, engine "
+        f"{signed(-section.engine_drop)}{interval_text(section.engine_interval, flip=True)} points "
+        f"of mIoU over {section.frames} frames; engine and exact graph share "
+        f"{section.agreement:.2f} % of all labels."
+    )
+    first = section.first_difference
+    return f"{claims[section.cause]} {parts}" + (f" They part first at {first}." if first else "")
+
+
+def speed(report: Report) -> str:
+    """Both latencies and their ratio."""
+    before, after = (c.latency_ms.frame.p50 for c in (report.reference, report.candidate))
+    ratio = report.speedup
+    claim = f"{max(ratio, 1 / ratio):.2f} times as {'fast' if ratio > 1 else 'slow'}"
+    if abs(ratio - 1) < 0.02:
+        claim = "equally fast"
+    return (
+        f"{report.candidate.name} takes {after:.1f} ms for a frame where {report.reference.name} "
+        f"takes {before:.1f} ms: {claim}, frame by frame."
+    )
+
+
+def interval_text(found: Range | None, *, flip: bool = False) -> str:
+    """`` (95 % interval a to b)``, of the negated value if ``flip``; nothing without one."""
+    if found is None:
+        return ""
+    low, high = (-found.high, -found.low) if flip else (found.low, found.high)
+    return f" (95 % interval {signed(low).lstrip('+')} to {signed(high).lstrip('+')})"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of provenance: a dotted name, and its value or its many values."""
+
+    name: str
+    value: str
+    items: tuple[str, ...] = ()
+
+
+MAX_INLINE = 6
+"""A list of more entries than this is folded away."""
+
+
+def facts(value: dict[str, Any]) -> list[Fact]:
+    """Nested plain JSON as lines."""
+    return list(_facts("", value))
+
+
+def _facts(prefix: str, value: Any) -> Iterator[Fact]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _facts(f"{prefix}.{key}" if prefix else str(key), inner)
+    elif isinstance(value, list | tuple) and len(value) > MAX_INLINE:
+        yield Fact(prefix, f"{len(value)} entries", tuple(_plain(item) for item in value))
+    elif isinstance(value, list | tuple):
+        yield Fact(prefix, ", ".join(_plain(item) for item in value) or "none")
+    else:
+        yield Fact(prefix, _plain(value))
+
+
+def _plain(value: Any) -> str:
+    if value is None or value == {}:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
