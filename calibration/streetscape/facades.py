@@ -8,15 +8,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from calibration.streetscape.materials import Light, clouds, mips, noise, to_bytes
+from calibration.streetscape.materials import Light, clouds, noise, to_bytes
+from calibration.streetscape.planes import SCALE, Texture
 
-Bytes = npt.NDArray[np.uint8]
 Singles = npt.NDArray[np.float32]
 Colour = tuple[float, float, float]
-
-SCALE = 24
-"""Pixels per metre of a front."""
-LEVELS = 5
 
 _RENDER: tuple[Colour, ...] = (
     (150, 178, 196), (176, 196, 206), (120, 150, 176), (140, 168, 200), (186, 190, 190),
@@ -31,18 +27,16 @@ _ROOF: tuple[Colour, ...] = ((56, 66, 110), (70, 70, 78), (60, 80, 130), (90, 92
 
 @dataclass(frozen=True)
 class Front:
-    """A front of ``length`` by ``height`` metres; ``textures[down][across]`` are its mip levels.
+    """A building: its front, its gable end ``DEEP`` metres wide, and colours as lit."""
 
-    ``side`` is the same for the bare gable end, ``roof`` and ``trim`` are colours as lit.
-    """
-
-    textures: tuple[tuple[Bytes, ...], ...]
-    side: tuple[tuple[Bytes, ...], ...]
-    length: float
-    height: float
+    texture: Texture
+    gable: Texture
     roof: tuple[float, ...]
     trim: tuple[float, ...]
     pitched: bool
+
+
+DEEP = 9.0
 
 
 def _fill(image: Singles, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
@@ -58,7 +52,7 @@ def _dim(colour: Colour, factor: float) -> Colour:
 def front(rng: np.random.Generator, light: Light, facing: float) -> Front:
     """A building's front. ``facing`` is how much sun falls on it, 0 to 1."""
     modern = rng.random() < 0.25
-    floors = int(rng.integers(2, 8 if modern else 6))
+    floors = int(rng.integers(3, 9 if modern else 7))
     storey = float(rng.uniform(2.9, 3.5))
     ground = float(rng.uniform(3.4, 4.3))
     length = float(rng.uniform(9, 20))
@@ -89,18 +83,38 @@ def front(rng: np.random.Generator, light: Light, facing: float) -> Front:
     image[:, -3:] *= 0.8
     gain = light.gain(facing)
     roof = _ROOF[int(rng.integers(len(_ROOF)))]
-    side = np.empty((rows // 2, round(8 * SCALE / 2), 3), np.float32)
-    side[:] = _dim(wall, 0.8)
-    side *= (1 + 0.08 * clouds(rng, side.shape[0], side.shape[1], 40, 3))[..., None]
     return Front(
-        mips(to_bytes(image * gain + shine * light.night), LEVELS),
-        mips(to_bytes(side * light.gain(0.25)), LEVELS),
-        length,
-        height,
+        Texture(to_bytes(image * gain + shine * light.night)),
+        _gable(rng, light, wall, rows, storey, floors),
         tuple(float(v) for v in np.clip(np.array(roof) * light.gain(0.7), 0, 255)),
         tuple(float(v) for v in np.clip(np.array(trim) * gain, 0, 255)),
         bool(not modern and rng.random() < 0.7),
     )
+
+
+def _gable(
+    rng: np.random.Generator, light: Light, wall: Colour, rows: int, storey: float, floors: int
+) -> Texture:
+    """The end of a building: plain, weathered, with few windows or a painted advertisement."""
+    columns = round(DEEP * SCALE)
+    side = np.empty((rows, columns, 3), np.float32)
+    side[:] = _dim(wall, 0.86)
+    side *= (1 + 0.07 * clouds(rng, rows, columns, 90, 4))[..., None]
+    side *= np.linspace(1.0, 0.85, rows, dtype=np.float32)[:, None, None]
+    glass: Colour = (62.0, 58.0, 52.0)
+    kind = int(rng.integers(3))
+    if kind == 0:
+        for floor in range(floors):
+            for x in (1.6, 5.2):
+                top = 1.2 + floor * storey
+                _fill(side, x - 0.08, top - 0.08, x + 1.08, top + 1.48, _dim(wall, 1.2))
+                _fill(side, x, top, x + 1.0, top + 1.4, glass)
+    elif kind == 1 and floors > 2:
+        paint = _SHOP[int(rng.integers(len(_SHOP)))]
+        _fill(side, 1.5, 1.5, DEEP - 1.5, 1.5 + storey, paint)
+        _fill(side, 2.1, 2.1, DEEP - 3.0, 2.6, (220, 224, 226))
+        _fill(side, 2.1, 3.0, DEEP - 4.0, 3.3, (220, 224, 226))
+    return Texture(to_bytes(side * light.gain(0.25)))
 
 
 def _windows(
@@ -246,8 +260,8 @@ def _ground_floor(
         x += wide + 0.25
 
 
-def wall(rng: np.random.Generator, light: Light, facing: float) -> tuple[Bytes, float]:
-    """A free-standing wall 12 m long and its height in metres."""
+def wall(rng: np.random.Generator, light: Light, facing: float) -> Texture:
+    """A free-standing wall, 12 m of it."""
     height = float(rng.uniform(1.7, 2.7))
     rows, columns = round(height * SCALE), 12 * SCALE
     kind = int(rng.integers(3))
@@ -271,21 +285,21 @@ def wall(rng: np.random.Generator, light: Light, facing: float) -> tuple[Bytes, 
     image[: round(0.14 * SCALE)] = _dim(tone, 1.2)
     image[round(0.14 * SCALE) : round(0.2 * SCALE)] *= 0.6
     image[-4:] *= 0.8
-    return to_bytes(image * light.gain(facing)), height
+    return Texture(to_bytes(image * light.gain(facing)))
 
 
 def _graffiti(rng: np.random.Generator, image: Singles) -> None:
     rows, columns = image.shape[:2]
     for _ in range(5):
         at = rng.integers(10, columns - 60)
-        points = np.cumsum(rng.integers(-8, 12, (9, 2)), 0) + [at, rows // 2]
+        points = np.cumsum(rng.integers(-8, 12, (9, 2)), 0) + np.array([at, rows // 2])
         colour = tuple(float(v) for v in rng.uniform(20, 240, 3))
         cv2.polylines(image, [points.astype(np.int32)], False, colour, int(rng.integers(2, 6)))
 
 
-def fence(rng: np.random.Generator, light: Light, facing: float) -> tuple[Bytes, Bytes, float]:
-    """A see-through fence 12 m long: its picture, its mask (255 where there is material), height."""
-    height = float(rng.uniform(1.1, 1.9))
+def fence(rng: np.random.Generator, light: Light, facing: float) -> Texture:
+    """A see-through fence, 12 m of it."""
+    height = float(rng.uniform(1.3, 2.2))
     rows, columns = round(height * SCALE), 12 * SCALE
     image = np.empty((rows, columns, 3), np.float32)
     mask = np.zeros((rows, columns), np.uint8)
@@ -302,4 +316,4 @@ def fence(rng: np.random.Generator, light: Light, facing: float) -> tuple[Bytes,
     for k in range(4):
         mask[:, k :: 2 * SCALE] = 255
     image *= (1 + 0.1 * noise(rng, rows, columns, (6, 6)))[..., None]
-    return to_bytes(image * light.gain(facing)), mask, height
+    return Texture(to_bytes(image * light.gain(facing)), mask)

@@ -16,6 +16,7 @@ Columns and rows count from the centre of the first pixel.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,23 +30,26 @@ NEAR = 0.6
 
 @dataclass(frozen=True)
 class Bend:
-    """How the centre line wanders: amplitudes (m), wave numbers (rad/m) and phases (rad)."""
+    """How the centre line wanders, two sines: amplitudes (m), wave numbers (rad/m), phases."""
 
-    amplitudes: tuple[float, ...]
-    waves: tuple[float, ...]
-    phases: tuple[float, ...]
+    amplitudes: tuple[float, float]
+    waves: tuple[float, float]
+    phases: tuple[float, float]
 
-    def offset(self, s: Floats) -> Floats:
-        """X(s) in metres."""
-        total = np.zeros_like(s)
-        for a, k, p in zip(self.amplitudes, self.waves, self.phases, strict=True):
-            total += a * np.sin(k * s + p)
-        return total
+    def offsets(self, s: Floats) -> Floats:
+        """X(s) in metres of many places."""
+        (a, b), (k, m), (p, q) = self.amplitudes, self.waves, self.phases
+        return np.asarray(a * np.sin(k * s + p) + b * np.sin(m * s + q))
+
+    def offset(self, s: float) -> float:
+        """X(s) in metres of one place."""
+        (a, b), (k, m), (p, q) = self.amplitudes, self.waves, self.phases
+        return a * math.sin(k * s + p) + b * math.sin(m * s + q)
 
     def slope(self, s: float) -> float:
-        """dX/ds at one place."""
-        terms = zip(self.amplitudes, self.waves, self.phases, strict=True)
-        return float(sum(a * k * np.cos(k * s + p) for a, k, p in terms))
+        """dX/ds of one place."""
+        (a, b), (k, m), (p, q) = self.amplitudes, self.waves, self.phases
+        return a * k * math.cos(k * s + p) + b * m * math.cos(m * s + q)
 
 
 @dataclass(frozen=True)
@@ -67,37 +71,55 @@ class Lens:
 
 
 class View:
-    """One camera position: projects (s, u, h) into the picture."""
+    """One camera position: projects (s, u, h) into the picture.
+
+    ``heading`` is which way it looks, radians from the s axis.
+    """
 
     def __init__(self, lens: Lens, bend: Bend, s: float, u: float, height: float, pitch: float):
         self.lens, self.bend = lens, bend
         self.s, self.u, self.height = s, u, height
         self.horizon = lens.horizon + pitch * lens.height
         self.centre = (lens.width - 1) / 2
-        self._slope = bend.slope(s)
-        self._origin = float(bend.offset(np.array([s]))[0])
+        self.heading = bend.slope(s)
+        self._origin = bend.offset(s)
 
-    @property
-    def heading(self) -> float:
-        """Which way the camera looks, radians from the s axis."""
-        return self._slope
-
-    def shift(self, s: Floats) -> Floats:
+    def shifts(self, s: Floats) -> Floats:
         """How far sideways, in metres, the road's centre line at ``s`` lies from straight on."""
-        return self.bend.offset(s) - self._origin - self._slope * (s - self.s) - self.u
+        return self.bend.offsets(s) - (self._origin + self.u) - self.heading * (s - self.s)
 
-    def project(self, s: Floats, u: Floats, h: Floats) -> Floats:
-        """Columns and rows, float64 (..., 2), of points nearer than ``NEAR`` moved onto it."""
+    def shift(self, s: float) -> float:
+        """The same of one place."""
+        return self.bend.offset(s) - self._origin - self.u - self.heading * (s - self.s)
+
+    def project(self, s: Floats, u: Floats, h: Floats | float) -> Floats:
+        """Columns and rows, float64 (..., 2); points nearer than ``NEAR`` are moved onto it.
+
+        ``s``, ``u`` and ``h`` broadcast against each other.
+        """
         z = np.maximum(s - self.s, NEAR)
         scale = self.lens.focal / z
-        points = np.empty((*np.broadcast(s, u, h).shape, 2))
-        points[..., 0] = self.centre + scale * (u + self.shift(self.s + z))
-        points[..., 1] = self.horizon + scale * (self.height - h)
+        x = self.centre + scale * (u + self.shifts(self.s + z))
+        y = self.horizon + scale * (self.height - h)
+        points = np.empty((*np.broadcast_shapes(x.shape, y.shape), 2))
+        points[..., 0], points[..., 1] = x, y
         return points
 
     def at(self, s: float, u: float, h: float = 0.0) -> tuple[float, float, float]:
         """Column, row and scale (pixels per metre) of one point; its depth must be positive."""
-        z = s - self.s
-        scale = self.lens.focal / z
-        x = u + float(self.shift(np.array([s]))[0])
-        return self.centre + scale * x, self.horizon + scale * (self.height - h), scale
+        scale = self.lens.focal / (s - self.s)
+        x = self.centre + scale * (u + self.shift(s))
+        return x, self.horizon + scale * (self.height - h), scale
+
+    def upright(self, left: float, right: float, u: float, low: float, high: float) -> Floats:
+        """Corners (4, 2) of an upright plane along the road, from the top ``left`` (an s) on."""
+        x0, y0, k0 = self.at(left, u, high)
+        x1, y1, k1 = self.at(right, u, high)
+        drop = high - low
+        return np.array([[x0, y0], [x1, y1], [x1, y1 + k1 * drop], [x0, y0 + k0 * drop]])
+
+    def facing(self, s: float, left: float, right: float, low: float, high: float) -> Floats:
+        """Corners (4, 2) of an upright plane across the road, from the top left on."""
+        x0, y0, scale = self.at(s, left, high)
+        x1, y1 = x0 + scale * (right - left), y0 + scale * (high - low)
+        return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])

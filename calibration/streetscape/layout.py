@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +91,7 @@ def plan(rng: np.random.Generator, stratum: int, front_lengths: tuple[Floats, Fl
     ends = np.cumsum(rng.uniform(70, 150, blocks))
     crossings = tuple(float(v) for v in ends)
     period = float(ends[-1] + 25)
-    urban = float(rng.choice([0.35, 0.65, 0.85]))
+    urban = float(rng.choice([0.5, 0.72, 0.9]))
     lots = (
         _lots(rng, crossings, period, width, urban, front_lengths[0]),
         _lots(rng, crossings, period, width, urban, front_lengths[1]),
@@ -98,9 +99,9 @@ def plan(rng: np.random.Generator, stratum: int, front_lengths: tuple[Floats, Fl
     wave = rng.uniform(0.5, 1.0, 2) * np.array([2 * np.pi / 340, 2 * np.pi / 190])
     size = float(rng.choice([0.25, 1.0, 1.6])) * np.array([0.0022, 0.0016]) / wave**2
     bend = Bend(
-        tuple(float(v) for v in size),
-        tuple(float(v) for v in wave),
-        tuple(float(v) for v in rng.uniform(0, 2 * np.pi, 2)),
+        (float(size[0]), float(size[1])),
+        (float(wave[0]), float(wave[1])),
+        (float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0, 2 * np.pi))),
     )
     return Plan(
         sides,
@@ -134,7 +135,7 @@ def _side(rng: np.random.Generator, lanes: int, lane: float, median: float) -> S
         edge,
         kerb,
         verge,
-        verge + float(rng.uniform(2.4, 5.0)),
+        verge + float(rng.uniform(3.0, 5.5)),
         parking,
     )
 
@@ -165,7 +166,7 @@ def _lot(rng: np.random.Generator, at: float, end: float, urban: float, lengths:
         variant = int(rng.choice(fits))
         setback = float(rng.choice([0.0, 0.0, 0.0, 0.6, 1.5]))
         return Lot("building", at, float(lengths[variant]), setback, variant)
-    kind = str(rng.choice(["wall", "fence", "hedge", "park", "fence", "wall"]))
+    kind = str(rng.choice(["wall", "fence", "hedge", "park", "fence", "fence"]))
     length = float(min(rng.uniform(10, 30), end - at))
     return Lot(kind, at, length, float(rng.uniform(0.0, 0.4)), int(rng.integers(2)))
 
@@ -211,10 +212,17 @@ class Stream:
         )
 
     def near(
-        self, camera: float, time: float, ahead: float = AHEAD
+        self, camera: float, time: float, ahead: float = AHEAD, behind: float = BEHIND
     ) -> list[tuple[float, int, float, int]]:
-        """(s, variant, jitter, index) of those between ``BEHIND`` and ``ahead`` of the camera."""
-        first = camera - BEHIND
+        """(s, variant, jitter, index) of those from ``behind`` to ``ahead`` of the camera."""
+        first = camera - behind
         s = first + np.mod(self.offsets + self.speed * time - first, self.period)
         seen = np.flatnonzero(s < camera + ahead)
         return [(float(s[i]), int(self.pick[i]), float(self.jitter[i]), int(i)) for i in seen]
+
+
+def crossings_near(plan: Plan, s: float) -> list[float]:
+    """Where side streets cross, from behind the camera to as far as it sees, far ones first."""
+    base = math.floor((s - 30) / plan.period) * plan.period
+    every = [base + k * plan.period + c for k in (0, 1) for c in plan.crossings]
+    return [c for c in sorted(every, reverse=True) if s - 30 < c < s + 190]

@@ -34,28 +34,12 @@ def clouds(rng: np.random.Generator, height: int, width: int, cell: float, octav
     for octave in range(octaves):
         size = cell / 2**octave
         total += noise(rng, height, width, (size, size)) * 0.5**octave
-    return total * np.float32(0.8)
+    return np.asarray(total * np.float32(0.8), np.float32)
 
 
 def to_bytes(image: npt.NDArray[np.floating]) -> Bytes:
     """Rounded and clipped to uint8."""
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
-
-
-def mips(texture: Bytes, levels: int) -> tuple[tuple[Bytes, ...], ...]:
-    """Every combination of halving a texture down (first index) and across (second)."""
-    height, width = texture.shape[:2]
-    return tuple(
-        tuple(
-            cv2.resize(
-                texture,
-                (max(1, width >> across), max(1, height >> down)),
-                interpolation=cv2.INTER_AREA,
-            )
-            for across in range(levels)
-        )
-        for down in range(levels)
-    )
+    return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)
 
 
 @dataclass(frozen=True)

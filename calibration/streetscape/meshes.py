@@ -27,7 +27,7 @@ class Mesh:
     """Corners of all faces (F, 8, 3) as (a, b, h), their colours (F, 3) BGR as lit, and flags.
 
     ``outline`` (F,) says which faces also carry the label; ``detail`` (F,) which may be left
-    out when the vehicle is small. ``lamps`` are (a, b, h, forward) of its lights.
+    out when the vehicle is small. ``lamps`` are (a, b, h, red) of its lights.
     """
 
     corners: Floats
@@ -144,7 +144,7 @@ def turned(mesh: Mesh) -> Mesh:
     corners = mesh.corners.copy()
     corners[..., 0] = mesh.length - corners[..., 0]
     corners[..., 1] *= -1
-    lamps = tuple((mesh.length - a, -b, h, not f) for a, b, h, f in mesh.lamps)
+    lamps = tuple((mesh.length - a, -b, h, red) for a, b, h, red in mesh.lamps)
     return Mesh(
         corners,
         mesh.colours,
@@ -156,3 +156,32 @@ def turned(mesh: Mesh) -> Mesh:
         mesh.height,
         lamps,
     )
+
+
+RED: Colour = (40, 36, 210)
+LAMP: Colour = (225, 235, 240)
+PLATE: Colour = (225, 228, 228)
+
+
+def pick(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
+    """One of several colours."""
+    return colours[int(rng.integers(len(colours)))]
+
+
+def dim(colour: Colour, factor: float) -> Colour:
+    """A colour made darker or brighter."""
+    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
+
+
+def glass_of(light: Light) -> Colour:
+    """Window glass under a sky, before it is lit."""
+    sky = np.array(light.sky_low) * 0.22 + 30
+    return (float(sky[0]), float(sky[1]), float(sky[2]))
+
+
+def upright(
+    a: float, half: float, low: float, high: float, b: float = 0.0, *, rear: bool
+) -> list[tuple[float, float, float]]:
+    """A small upright rectangle on the rear or the front end."""
+    quad = [(a, b - half, low), (a, b - half, high), (a, b + half, high), (a, b + half, low)]
+    return quad if rear else quad[::-1]

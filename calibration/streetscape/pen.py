@@ -40,18 +40,18 @@ class Pen:
 
     def line(self, points: Sequence[Point], width: float, colour: Colour) -> None:
         """A stroke with round ends, ``width`` metres."""
-        corners = np.array([[self.pixel(*p) for p in points]], np.int32)
+        corners = [np.array([self.pixel(*p) for p in points], np.int32)]
         thick = max(1, round(width * self.scale))
         cv2.polylines(self.colour, corners, False, colour, thick)
-        cv2.polylines(self.cover, corners, False, 255, thick)
-        cv2.polylines(self.labels, corners, False, self.label, thick)
+        cv2.polylines(self.cover, corners, False, (255,), thick)
+        cv2.polylines(self.labels, corners, False, (self.label,), thick)
 
     def polygon(self, points: Sequence[Point], colour: Colour) -> None:
         """A filled polygon."""
-        corners = np.array([[self.pixel(*p) for p in points]], np.int32)
+        corners = [np.array([self.pixel(*p) for p in points], np.int32)]
         cv2.fillPoly(self.colour, corners, colour)
-        cv2.fillPoly(self.cover, corners, 255)
-        cv2.fillPoly(self.labels, corners, self.label)
+        cv2.fillPoly(self.cover, corners, (255,))
+        cv2.fillPoly(self.labels, corners, (self.label,))
 
     def disc(
         self,
@@ -81,21 +81,19 @@ class Pen:
         cv2.putText(self.colour, text, at, font, scale, colour, weight, cv2.LINE_AA)
 
     def shade(self, gain: npt.NDArray[np.floating]) -> None:
-        """Multiply the colours by ``gain`` (rows, columns) or a row vector of it."""
-        shaded = self.colour * np.broadcast_to(gain, self.cover.shape)[..., None]
-        self.colour[...] = np.clip(shaded, 0, 255).astype(np.uint8)
+        """Multiply the colours, column by column, by ``gain`` (columns,), 0 to 2."""
+        row = np.clip(np.rint(gain * 128), 0, 255).astype(np.uint8)
+        sheet = np.broadcast_to(row[None, :, None], self.colour.shape)
+        cv2.multiply(self.colour, np.ascontiguousarray(sheet), dst=self.colour, scale=1 / 128)
 
     def sprite(self) -> Sprite:
-        """What was drawn."""
-        # Under the cut edge lies the colour beside it, not black, when the sheet is halved.
-        solid = np.where(self.cover[..., None] > 0, self.colour, 0).astype(np.uint8)
+        """What was drawn. Where nothing was, the colour is 0, so halving premultiplies it."""
         size = (self.cover.shape[1] // _OVER, self.cover.shape[0] // _OVER)
-        cover = cv2.resize(self.cover, size, interpolation=cv2.INTER_AREA)
-        tone = cv2.resize(solid, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-        straight = np.minimum(tone * 255 / np.maximum(cover, 1)[..., None], 255).astype(np.uint8)
-        labels = cv2.resize(
-            cv2.dilate(self.labels, np.ones((3, 3), np.uint8)),
-            size,
-            interpolation=cv2.INTER_NEAREST,
+        # Coverage of a half or more may come from strokes beside the sampled pixel.
+        labels = cv2.dilate(self.labels, np.ones((3, 3), np.uint8))
+        return Sprite.build(
+            cv2.resize(self.colour, size, interpolation=cv2.INTER_AREA),
+            cv2.resize(self.cover, size, interpolation=cv2.INTER_AREA),
+            cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST),
+            self.scale / _OVER,
         )
-        return Sprite.build(straight, cover, labels, self.scale / _OVER)

@@ -9,32 +9,28 @@ import numpy.typing as npt
 from calibration.streetscape import ids
 from calibration.streetscape.canvas import Sprite
 from calibration.streetscape.materials import Light, clouds, noise, to_bytes
+from calibration.streetscape.planes import SCALE, Texture
 
 Bytes = npt.NDArray[np.uint8]
 
 # Leaf colours, BGR, in daylight.
 _LEAVES = (
-    (52, 112, 82),
-    (46, 98, 70),
-    (66, 128, 104),
-    (44, 120, 108),
-    (58, 96, 76),
-    (40, 110, 140),
-)
+    (56, 104, 84), (50, 90, 72), (70, 120, 104), (52, 112, 106), (60, 92, 78), (50, 104, 128),
+)  # fmt: skip
 _BARK = ((62, 74, 88), (78, 88, 98), (48, 60, 74))
 
 
 def tree(rng: np.random.Generator, light: Light, kind: int) -> Sprite:
     """A tree as seen from the side: 0 round, 1 broad, 2 slender, 3 conifer, 4 bush."""
     height, spread, bare = (
-        (7.5, 5.4, 0.28),
-        (9.5, 7.4, 0.3),
+        (7.8, 5.4, 0.34),
+        (9.8, 7.2, 0.36),
         (10.0, 3.4, 0.14),
         (9.0, 4.2, 0.1),
         (1.5, 2.4, 0.0),
     )[kind]
     height *= float(0.85 + 0.3 * rng.random())
-    scale = 40.0 if kind < 4 else 90.0
+    scale = 46.0 if kind < 4 else 90.0
     rows, columns = round(height * scale), round(spread * scale)
     colour = np.zeros((rows, columns, 3), np.float32)
     cover = np.zeros((rows, columns), np.uint8)
@@ -44,7 +40,8 @@ def tree(rng: np.random.Generator, light: Light, kind: int) -> Sprite:
     colour *= grain[..., None]
     graded = to_bytes(colour * light.gain(0.55)[None, None, :])
     labels = np.full(cover.shape, ids.VEGETATION, np.uint8)
-    return Sprite.build(graded, cover, labels, scale)
+    premultiplied = cv2.multiply(graded, cv2.cvtColor(cover, cv2.COLOR_GRAY2BGR), scale=1 / 255)
+    return Sprite.build(premultiplied, cover, labels, scale)
 
 
 def _trunk(
@@ -81,7 +78,7 @@ def _crown(
 ) -> None:
     rows, columns = cover.shape
     leaf = np.array(_LEAVES[int(rng.integers(len(_LEAVES)))], np.float32)
-    leaf *= (0.85 + 0.3 * rng.random(3)).astype(np.float32)
+    leaf *= (0.92 + 0.16 * rng.random(3)).astype(np.float32) * float(0.85 + 0.3 * rng.random())
     top, bottom = rows * 0.05, rows * (1 - bare)
     middle, tall = (top + bottom) / 2, (bottom - top) / 2
     count = 150
@@ -92,7 +89,7 @@ def _crown(
         up, right = -np.sin(angle) * reach, np.cos(angle) * reach
         slim = 1.0 if kind != 3 else 0.12 + 0.88 * (1 - up) / 2
         x = columns * (0.5 + 0.43 * right * slim)
-        y = middle + tall * 0.9 * (-up if kind != 3 else -up)
+        y = middle - tall * 0.9 * up
         radius = columns * (0.06 + 0.08 * rng.random()) * (1.2 if reach < 0.6 else 0.8)
         lit = 0.55 + 0.22 * up + 0.14 * right * light.sun_side + 0.42 * depth
         tone = tuple(float(v) for v in leaf * lit)
@@ -108,14 +105,10 @@ def _crown(
     colour *= (1 + 0.13 * clouds(rng, rows, columns, columns / 7, 3))[..., None]
 
 
-def hedge(
-    rng: np.random.Generator, light: Light, length: float, height: float, scale: float
-) -> Bytes:
-    """The face of a clipped hedge, uint8 (h, w, 3)."""
-    rows, columns = round(height * scale), round(length * scale)
+def hedge(rng: np.random.Generator, light: Light, height: float) -> Texture:
+    """A clipped hedge, 12 m of it."""
+    rows, columns = round(height * SCALE), 12 * SCALE
     leaf = np.array(_LEAVES[int(rng.integers(len(_LEAVES)))], np.float32)
-    texture = (
-        1 + 0.25 * noise(rng, rows, columns, (3, 3)) + 0.16 * clouds(rng, rows, columns, 24, 2)
-    )
-    texture *= np.linspace(1.15, 0.6, rows, dtype=np.float32)[:, None]
-    return to_bytes(leaf * texture[..., None] * light.gain(0.4))
+    leaves = 1 + 0.22 * noise(rng, rows, columns, (3, 3)) + 0.14 * clouds(rng, rows, columns, 24, 2)
+    leaves *= np.linspace(1.15, 0.6, rows, dtype=np.float32)[:, None]
+    return Texture(to_bytes(leaf * leaves[..., None] * light.gain(0.4)))

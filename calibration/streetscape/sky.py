@@ -76,16 +76,13 @@ class Sky:
     def draw(self, view: View, bgr: Bytes, labels: Bytes) -> int:
         """Fill the rows above the ground; returns the first row below the picture."""
         turn = round(np.clip(view.heading * view.lens.focal, -self._margin, self._margin))
-        left = self._margin + int(turn)
+        left, width = self._margin + int(turn), labels.shape[1]
+        # Row r of the frame shows row r + lift of the picture, the top row above it.
         lift = self._horizon - round(view.horizon)
-        height = self._image.shape[0]
-        first, last = max(lift, 0), min(height, height)
-        rows = last - first
         start = max(-lift, 0)
-        width = labels.shape[1]
-        end = min(start + rows, labels.shape[0])
+        end = min(self._image.shape[0] - lift, labels.shape[0])
         bgr[:start] = self._image[0, left : left + width]
         labels[:start] = ids.SKY
-        bgr[start:end] = self._image[first : first + end - start, left : left + width]
-        labels[start:end] = self._labels[first : first + end - start, left : left + width]
-        return end
+        bgr[start:end] = self._image[start + lift : end + lift, left : left + width]
+        labels[start:end] = self._labels[start + lift : end + lift, left : left + width]
+        return int(end)
