@@ -1,0 +1,327 @@
+"""A source kept open: its frames, decoded ahead, as jobs for the runner to take.
+
+A live source gives its newest frame; what nobody took in time is replaced and counted. A file
+gives every frame, and waits. Either is opened and read under hard timeouts. A live source that is
+lost is opened again, with exponentially growing pauses and jitter, until it is there or the
+runner stops; a file that is lost is an error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import TypeVar
+
+from pipeline.errors import SourceError
+from pipeline.video.frames import Job, JobPool, Region
+from pipeline.video.metrics import StreamStats
+from pipeline.video.patience import Helper, StalledError, StoppedError
+from pipeline.video.source import Head, Reader, SourceOptions, SourceSpec, open_reader
+
+T = TypeVar("T")
+
+_FIRST_PAUSE, _LONGEST_PAUSE, _JITTER = 0.25, 8.0, 0.25
+"""Seconds between attempts to reach a lost source: 0.25, 0.5, 1 ... 8, plus up to 0.25."""
+
+_SLACK = 1.0
+"""Seconds a library's own timeout is given before the call is left behind."""
+
+_TICK = 0.1
+
+Setup = Callable[[int, int], tuple[int, Region | None]]
+"""For frames of (height, width): how many jobs to make, and the region to segment.
+
+The number of jobs is what bounds everything: how far a file is decoded ahead, and the memory.
+"""
+
+
+class Feed:
+    """One source, read on threads of its own.
+
+    Args:
+        spec: the source.
+        options: how to read it.
+        setup: asked for each new frame size.
+        stop: ends everything.
+        wake: called whenever a job is ready or the feed has ended.
+        stats: what happened is counted here.
+        skip: frames left out between two that are taken.
+        opener: opens the reader; replaced in tests.
+    """
+
+    def __init__(
+        self,
+        spec: SourceSpec,
+        options: SourceOptions,
+        *,
+        setup: Setup,
+        stop: threading.Event,
+        wake: Callable[[], None],
+        stats: StreamStats,
+        skip: int = 0,
+        opener: Callable[[SourceSpec, SourceOptions], Reader] = open_reader,
+    ) -> None:
+        self.spec = spec
+        self.stats = stats
+        self.live = options.realtime or spec.kind == "camera"
+        self.rate: float | None = None
+        self._options = options
+        self._setup = setup
+        self._stop = stop
+        self._wake = wake
+        self._skip = skip
+        self._opener = opener
+        self._pool = JobPool()
+        self._ready: deque[Job] = deque()
+        self._lock = threading.Lock()
+        self._enough = threading.Event()
+        self._ended = False
+        self._count = 0
+        self._offset = 0.0
+        self._last = 0.0
+        self._errors_before = 0
+        self._clock: tuple[float, float] | None = None
+
+    # -- the runner's side -------------------------------------------------------------------
+
+    def open(self) -> Reader:
+        """Open the source for the first time.
+
+        Raises:
+            SourceError: it does not open in time, or is no video.
+        """
+        helper = self._new_helper()
+        try:
+            reader = self._open(helper)
+        except StoppedError as stopped:
+            raise SourceError(f"'{self.spec.name}' was not opened: stopped") from stopped
+        finally:
+            helper.retire()
+        self.live = self.live or reader.live
+        self.rate = reader.rate
+        return reader
+
+    def run(self, reader: Reader) -> None:
+        """Read until the end, until enough, or until the runner stops. Blocks.
+
+        Raises:
+            SourceError: a file was lost, a source had no frame at all, or a live one was away
+                for longer than it may be.
+        """
+        current: Reader | None = reader
+        try:
+            while current is not None and not self._finished():
+                current = self._session(current)
+        except StoppedError:
+            pass
+        finally:
+            self._ended = True
+            self._wake()
+        if not self.stats.captured and not self._finished():
+            raise SourceError(
+                f"'{self.spec.name}' holds no frame that decodes "
+                f"({self.stats.decode_errors} did not)"
+            )
+
+    def take(self) -> Job | None:
+        """The frame to segment next, if there is one: the newest of a live source."""
+        with self._lock:
+            return self._ready.popleft() if self._ready else None
+
+    def give(self, job: Job) -> None:
+        """Put back a job whose frame is done with."""
+        self._pool.give(job)
+
+    def finish(self) -> None:
+        """No more frames are wanted. Those that are ready stay ready."""
+        self._enough.set()
+
+    @property
+    def waiting(self) -> tuple[int, int] | None:
+        """(H, W) of what ``take`` would give to segment; ``None`` where there is nothing."""
+        with self._lock:
+            if not self._ready:
+                return None
+            height, width = self._ready[0].labelled.shape
+            return height, width
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no frame is ready and none will come."""
+        return self._ended and not self._ready
+
+    # -- opening, losing, finding again ------------------------------------------------------
+
+    def _session(self, reader: Reader) -> Reader | None:
+        """Read one opening of the source to its end; the next opening, or ``None``."""
+        helper = self._new_helper()
+        lost: SourceError | None = None
+        before = self.stats.captured
+        try:
+            self._read(helper, reader)
+        except SourceError as error:
+            lost = error
+        finally:
+            self._close(helper, reader)
+        if self._finished():
+            return None
+        if self.live and not self._options.realtime and self.stats.captured:
+            return self._reopen(lost)
+        if lost is not None:
+            raise lost
+        if self._options.loop and self.stats.captured > before:
+            self._offset = self._last + (1 / self.rate if self.rate else 0.04)
+            self._clock = None
+            return self.open()
+        return None
+
+    def _reopen(self, lost: SourceError | None) -> Reader | None:
+        """Open a lost live source, however long it takes."""
+        from tenacity import (  # imports asyncio, and most runs never lose their source
+            Retrying,
+            retry_if_exception_type,
+            stop_after_delay,
+            stop_never,
+            wait_exponential,
+            wait_random,
+        )
+
+        self.stats.away_since = perf_counter()
+        give_up = self._options.give_up
+        retrying = Retrying(
+            retry=retry_if_exception_type(SourceError),
+            wait=wait_exponential(_FIRST_PAUSE, _LONGEST_PAUSE) + wait_random(0, _JITTER),
+            stop=stop_never if give_up is None else stop_after_delay(give_up),
+            sleep=self._pause,
+            reraise=True,
+        )
+        self._pause(_FIRST_PAUSE)
+        try:
+            reader: Reader = retrying(self._attempt)
+        except SourceError as error:
+            raise SourceError(
+                f"'{self.spec.name}' was lost ({lost or 'it ended'}) and has not come back within "
+                f"{give_up:g} s: {error}"
+            ) from error
+        self.stats.reconnects += 1
+        self._offset = perf_counter() - self.stats.first_at
+        return reader
+
+    def _attempt(self) -> Reader:
+        helper = self._new_helper()
+        try:
+            return self._open(helper)
+        finally:
+            helper.retire()
+
+    def _open(self, helper: Helper) -> Reader:
+        limit = self._options.open_timeout
+        try:
+            return helper.call(
+                lambda: self._opener(self.spec, self._options),
+                limit + _SLACK,
+                late=lambda reader: reader.close() if reader is not None else None,
+            )
+        except StalledError as error:
+            raise SourceError(f"'{self.spec.name}' did not open within {limit:g} s") from error
+
+    def _close(self, helper: Helper, reader: Reader) -> None:
+        self.stats.decode_errors = self._errors_before + reader.decode_errors
+        self._errors_before = self.stats.decode_errors
+        self.stats.truncated = self.stats.truncated or reader.truncated
+        if helper.usable:
+            try:
+                helper.call(reader.close, _SLACK)
+            except (StalledError, StoppedError):
+                return  # it is closed by the thread left behind
+            helper.retire()
+
+    def _pause(self, seconds: float) -> None:
+        if self._stop.wait(seconds) or self._enough.is_set():
+            raise StoppedError
+
+    def _new_helper(self) -> Helper:
+        return Helper(f"read {self.spec.name}", self._stop)
+
+    def _finished(self) -> bool:
+        return self._stop.is_set() or self._enough.is_set()
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def _read(self, helper: Helper, reader: Reader) -> None:
+        while not self._finished():
+            begin = perf_counter()
+            head = self._call(helper, reader.grab, reader)
+            self.stats.decode_errors = self._errors_before + reader.decode_errors
+            if head is None:
+                return
+            now = self._arrived(head)
+            index, self._count = self._count, self._count + 1
+            self._last = self._offset + head.timestamp
+            if index % (self._skip + 1):
+                self.stats.skipped += 1
+                continue
+            job = self._free_job(head)
+            if job is None:
+                continue
+            self._call(helper, partial(reader.retrieve, job.bgr), reader)
+            job.index, job.captured_at, job.timestamp = index, now, self._last
+            self.stats.stages["capture"].add(perf_counter() - begin)
+            self._publish(job)
+
+    def _call(self, helper: Helper, task: Callable[[], T], reader: Reader) -> T:
+        limit = self._options.read_timeout
+        try:
+            return helper.call(task, limit + _SLACK, late=lambda _result: reader.close())
+        except StalledError as error:
+            raise SourceError(f"'{self.spec.name}': nothing came for {limit:g} s") from error
+
+    def _arrived(self, head: Head) -> float:
+        """When the frame came, after waiting for its time where a file plays by its clock."""
+        now = perf_counter()
+        if self._options.realtime:
+            began, first = self._clock = self._clock or (now, head.timestamp)
+            due = began + head.timestamp - first
+            if due > now:
+                if self._stop.wait(due - now):
+                    raise StoppedError
+                now = perf_counter()
+        stats = self.stats
+        if stats.captured == 0:
+            stats.first_at = now
+        stats.captured += 1
+        stats.away_since = None
+        return now
+
+    def _free_job(self, head: Head) -> Job | None:
+        size = (head.height, head.width)
+        if self._pool.size != size:
+            count, region = self._setup(*size)
+            self._pool.resize(*size, count, region)
+        job = self._pool.take()
+        if job is not None:
+            return job
+        if not self.live:
+            while not self._finished():
+                job = self._pool.take(_TICK)
+                if job is not None:
+                    return job
+            return None
+        with self._lock:
+            job = self._ready.popleft() if self._ready else None
+        self.stats.replaced += 1  # the older frame, or where all are under way this one
+        return job if job is not None and job.size == size else None
+
+    def _publish(self, job: Job) -> None:
+        with self._lock:
+            stale = list(self._ready) if self.live else []
+            if stale:
+                self._ready.clear()
+            self._ready.append(job)
+        for old in stale:
+            self.stats.replaced += 1
+            self._pool.give(old)
+        self._wake()

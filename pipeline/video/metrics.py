@@ -1,0 +1,184 @@
+"""Counters and histograms whose memory does not grow with the length of a run."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+
+STAGES = ("capture", "wait", "prepare", "infer", "decode", "queue", "draw", "sinks")
+"""What a frame passes through, in order. See ``docs/video.md``."""
+
+_LEAST, _MOST, _GROWTH = 1e-6, 1e4, 1.01
+_BINS = math.ceil(math.log(_MOST / _LEAST) / math.log(_GROWTH)) + 1
+
+
+class Histogram:
+    """Durations in bins that grow by 1 %, from 1 microsecond to 10,000 seconds.
+
+    A quantile is exact to half a bin, 0.5 %. One thread adds; any may read.
+    """
+
+    def __init__(self) -> None:
+        self._bins = [0] * _BINS
+        self.count = 0
+        self.total = 0.0
+        self.largest = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration; what lies outside the range counts at its end."""
+        bounded = min(max(seconds, _LEAST), _MOST)
+        self._bins[int(math.log(bounded / _LEAST) / math.log(_GROWTH))] += 1
+        self.count += 1
+        self.total += seconds
+        self.largest = max(self.largest, seconds)
+
+    def merge(self, other: Histogram) -> None:
+        """Add all that another has counted."""
+        self._bins = [a + b for a, b in zip(self._bins, other._bins, strict=True)]
+        self.count += other.count
+        self.total += other.total
+        self.largest = max(self.largest, other.largest)
+
+    @property
+    def mean(self) -> float:
+        """The mean in seconds; NaN while nothing was added."""
+        return self.total / self.count if self.count else math.nan
+
+    def quantile(self, share: float) -> float:
+        """The duration that ``share`` of all do not exceed, in seconds; NaN while empty.
+
+        The nearest-rank definition: the k-th smallest, k = ceil(share * count).
+        """
+        rank = max(1, math.ceil(share * self.count))
+        seen = 0
+        for index, number in enumerate(self._bins):
+            seen += number
+            if seen >= rank:
+                middle: float = _LEAST * _GROWTH ** (index + 0.5)
+                return min(middle, self.largest)
+        return math.nan
+
+    def cumulative(self, bounds: tuple[float, ...]) -> list[int]:
+        """How many durations lie at or below each bound (ascending, seconds), to bin precision."""
+        counts, seen, index = [], 0, 0
+        for bound in bounds:
+            while index < _BINS and _LEAST * _GROWTH**index < bound:
+                seen += self._bins[index]
+                index += 1
+            counts.append(seen)
+        return counts
+
+
+class Rate:
+    """Events a second over the last moments.
+
+    Args:
+        window: seconds looked back on.
+        depth: most events remembered.
+    """
+
+    def __init__(self, window: float = 2.0, depth: int = 256) -> None:
+        self._window = window
+        self._times: deque[float] = deque(maxlen=depth)
+        self._lock = threading.Lock()
+
+    def tick(self, now: float | None = None) -> None:
+        """Count one event."""
+        with self._lock:
+            self._times.append(perf_counter() if now is None else now)
+
+    def value(self, now: float | None = None) -> float:
+        """Events a second; 0 while fewer than two lie in the window."""
+        now = perf_counter() if now is None else now
+        with self._lock:
+            while self._times and self._times[0] < now - self._window:
+                self._times.popleft()
+            if len(self._times) < 2:
+                return 0.0
+            steps = len(self._times) - 1
+            span = self._times[-1] - self._times[0]
+            # A stream that has stopped must not keep the rate it had.
+            silent = now - self._times[-1]
+            return steps / max(span + max(0.0, silent - span / steps), 1e-9)
+
+
+@dataclass
+class StreamStats:
+    """What happened to one source's frames. Each field is written by one thread only.
+
+    ``late`` alone is counted by two, through ``count_late``.
+
+    Attributes:
+        source: its name, without credentials.
+        captured: frames decoded.
+        shown: frames that went through everything.
+        replaced: live frames left out because a newer one was there (capture thread).
+        late: live frames left out because they were older than ``--max-latency``.
+        skipped: frames left out on request (``--skip``).
+        decode_errors: packets or pictures that did not decode.
+        reconnects: times a live source came back.
+        away_since: when a live source went away; ``None`` while it is there.
+        truncated: a file ended before the length it states.
+        recent_latency: capture to sinks, in seconds, smoothed over about ten frames.
+    """
+
+    source: str
+    captured: int = 0
+    shown: int = 0
+    replaced: int = 0
+    late: int = 0
+    skipped: int = 0
+    decode_errors: int = 0
+    reconnects: int = 0
+    away_since: float | None = None
+    truncated: bool = False
+    recent_latency: float = math.nan
+    first_at: float = math.nan
+    last_at: float = math.nan
+    latency: Histogram = field(default_factory=Histogram)
+    stages: dict[str, Histogram] = field(
+        default_factory=lambda: {stage: Histogram() for stage in STAGES}
+    )
+    rate: Rate = field(default_factory=Rate)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def count_shown(self, captured_at: float, now: float) -> None:
+        """Count a frame that has reached every sink."""
+        latency = now - captured_at
+        self.latency.add(latency)
+        before = self.recent_latency
+        self.recent_latency = latency if math.isnan(before) else before + (latency - before) / 10
+        self.shown += 1
+        self.last_at = now
+        self.rate.tick(now)
+
+    def count_late(self) -> None:
+        """Count a frame that was too old. May be called by any thread."""
+        with self._lock:
+            self.late += 1
+
+    @property
+    def dropped(self) -> int:
+        """Frames of a live source that nobody saw, for whatever reason but ``--skip``."""
+        return self.replaced + self.late
+
+    @property
+    def fps(self) -> float:
+        """Frames a second over the whole run, from the first captured to the last shown."""
+        span = self.last_at - self.first_at
+        return self.shown / span if span > 0 else math.nan
+
+    def away_for(self, now: float) -> float:
+        """Seconds since a live source went away; 0 while it is there."""
+        since = self.away_since
+        return 0.0 if since is None else now - since
+
+    def milliseconds(self) -> Iterator[tuple[str, float]]:
+        """(stage, mean milliseconds) of the stages that took place."""
+        for stage, histogram in self.stages.items():
+            if histogram.count:
+                yield stage, histogram.mean * 1e3

@@ -1,0 +1,1 @@
+"""One module per kind of source; each gives a ``pipeline.video.source.Reader``."""

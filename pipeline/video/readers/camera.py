@@ -1,0 +1,92 @@
+"""Cameras, by Video4Linux through OpenCV."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from time import perf_counter
+
+import cv2
+
+from pipeline.errors import SourceError
+from pipeline.video.frames import Pixels
+from pipeline.video.source import MAX_PIXELS, Head, SourceOptions, SourceSpec
+
+
+class CameraReader:
+    """A camera: always live; its clock is ours, as V4L's differs from driver to driver."""
+
+    live = True
+    truncated = False
+
+    def __init__(self, spec: SourceSpec, options: SourceOptions) -> None:
+        _check_device(spec)
+        _silence_opencv()
+        settings = [cv2.CAP_PROP_BUFFERSIZE, 1]
+        if options.size is not None:
+            # Uncompressed, few cameras give more than 640x480 at a useful rate over USB 2.
+            settings += [cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG")]
+            settings += [cv2.CAP_PROP_FRAME_HEIGHT, options.size[0]]
+            settings += [cv2.CAP_PROP_FRAME_WIDTH, options.size[1]]
+        if options.rate is not None:
+            settings += [cv2.CAP_PROP_FPS, round(options.rate)]
+        self._name = spec.name
+        self._capture = cv2.VideoCapture()
+        if not self._capture.open(spec.target, cv2.CAP_V4L2, settings) and not (
+            self._capture.open(spec.target, cv2.CAP_V4L2)  # a driver may refuse the settings
+        ):
+            raise SourceError(
+                f"'{spec.name}': {spec.target} does not give pictures",
+                hint="another program may hold it; see v4l2-ctl --list-devices",
+            )
+        self.rate: float | None = self._capture.get(cv2.CAP_PROP_FPS) or None
+        self.decode_errors = 0
+        self._began: float | None = None
+
+    def grab(self) -> Head | None:
+        """Wait for the camera's next picture."""
+        if not self._capture.grab():
+            raise SourceError(f"'{self._name}': the camera stopped giving pictures")
+        now = perf_counter()
+        self._began = now if self._began is None else self._began
+        height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        if not 0 < height * width <= MAX_PIXELS:
+            raise SourceError(f"'{self._name}': the camera claims pictures of {width}x{height}")
+        return Head(height, width, now - self._began)
+
+    def retrieve(self, out: Pixels) -> None:
+        """Decode the picture into ``out``."""
+        ok, picture = self._capture.retrieve(out)
+        if not ok or picture.shape != out.shape:
+            raise SourceError(f"'{self._name}': the camera gave a picture that does not decode")
+        if picture.ctypes.data != out.ctypes.data:
+            out[...] = picture
+
+    def close(self) -> None:
+        """Release the device."""
+        self._capture.release()
+
+
+def _check_device(spec: SourceSpec) -> None:
+    """Say what is wrong before OpenCV does, at length and on stderr."""
+    device = Path(spec.target)
+    if not device.exists():
+        there = sorted(str(p) for p in Path("/dev").glob("video*"))
+        raise SourceError(
+            f"'{spec.name}': there is no camera {spec.target}; "
+            + (f"there is {', '.join(there)}" if there else "this machine has none")
+        )
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_NONBLOCK))
+    except OSError as error:
+        hint = None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            hint = "add yourself to the group 'video'"
+        raise SourceError(f"'{spec.name}': {device}: {error.strerror}", hint=hint) from error
+
+
+def _silence_opencv() -> None:
+    """What OpenCV would print goes into our own errors."""
+    cv2.setLogLevel(0)  # type: ignore[attr-defined]  # missing from OpenCV's stubs

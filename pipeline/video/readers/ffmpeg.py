@@ -1,0 +1,268 @@
+"""Files and network streams, decoded by FFmpeg through PyAV.
+
+PyAV rather than ``cv2.VideoCapture``: OpenCV hides a decode error among the end of the file, gives
+no word of damaged pictures, and leaves the colour matrix of HD video out of account.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+
+from pipeline.errors import MissingDependencyError, SourceError
+from pipeline.video.frames import Pixels
+from pipeline.video.source import MAX_PIXELS, Head, SourceOptions, SourceSpec
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+_TEXT_FORMATS: Final = frozenset({"tty", "bin", "xbin", "adf", "idf"})
+"""FFmpeg renders any text file as a video of its letters; nobody means that."""
+
+_MAX_ERRORS_IN_A_ROW: Final = 256
+"""So many undecodable packets without one picture between them: it is not going to get better."""
+
+_TURNS: Final = {
+    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_CLOCKWISE,
+}
+"""The display matrix' angle is counterclockwise."""
+
+_SINGLE_THREAD_PIXELS: Final = 1920 * 1088
+"""A live stream up to this size is decoded on one thread: each further thread delays by a frame."""
+
+
+class FFmpegReader:
+    """A file or URL. ``live`` for cameras' protocols and for HTTP streams of no stated length.
+
+    Damaged pictures are counted as decode errors and left out, not shown. Timestamps are the
+    container's; rotation metadata is applied.
+    """
+
+    def __init__(self, spec: SourceSpec, options: SourceOptions) -> None:
+        try:
+            import av
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError("av", "video", why="reading video") from error
+        self._av = av
+        self._spec = spec
+        self._timeout = options.read_timeout
+        self._container = _open(av, spec, options)
+        try:
+            self._stream = self._choose_stream()
+        except BaseException:
+            self._container.close()
+            raise
+        self.live = self._is_live()
+        self.rate = _rate(self._stream.average_rate)
+        self.decode_errors = 0
+        self.truncated = False
+        self._prepare_decoder()
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        self._packets: Iterator[Any] = self._container.demux(self._stream)
+        self._ready: deque[VideoFrame] = deque()
+        self._current: VideoFrame | None = None
+        self._ended = False
+        self._judged = False
+        self._pictures = 0
+        self._discarded = 0
+        self._errors_in_a_row = 0
+        self._first: float | None = None
+        self._last = 0.0
+
+    def grab(self) -> Head | None:
+        """The next picture that decoded whole."""
+        while True:
+            while self._ready:
+                frame = self._ready.popleft()
+                if frame.is_corrupt:
+                    self._count_error()
+                    continue
+                return self._accept(frame)
+            if self._ended:
+                self._judge_length()
+                return None
+            self._pump()
+
+    def retrieve(self, out: Pixels) -> None:
+        """Convert the picture to BGR by its own colour matrix, turned as it wants to be shown."""
+        frame = self._current
+        if frame is None:
+            raise SourceError(f"'{self._spec.name}': no picture was grabbed")
+        picture = self._reformatter.reformat(frame, format="bgr24")
+        plane: Any = picture.planes[0]  # exports the buffer protocol; its stub does not say so
+        rows = np.frombuffer(plane, np.uint8)
+        pixels: Pixels = np.ndarray(
+            (picture.height, picture.width, 3), np.uint8, rows, strides=(plane.line_size, 3, 1)
+        )
+        turn = _TURNS.get(frame.rotation % 360)
+        if turn is None:
+            np.copyto(out, pixels)
+        else:
+            cv2.rotate(pixels, turn, dst=out)
+
+    def close(self) -> None:
+        """Close the container."""
+        self._ready.clear()
+        self._current = None
+        self._container.close()
+
+    def _choose_stream(self) -> VideoStream:
+        name = self._spec.name
+        if self._container.format.name in _TEXT_FORMATS:
+            raise SourceError(f"'{name}' is text, not a video")
+        stream: Any = self._container.streams.best("video")
+        if stream is None:
+            raise SourceError(f"'{name}' holds no video stream")
+        context = stream.codec_context
+        if context is None:
+            raise SourceError(f"'{name}': its video is in a format that FFmpeg cannot decode here")
+        if context.width * context.height > MAX_PIXELS:
+            raise SourceError(
+                f"'{name}': {context.width}x{context.height} is more than the "
+                f"{MAX_PIXELS // 1_000_000} megapixels this reads"
+            )
+        found: VideoStream = stream
+        return found
+
+    def _is_live(self) -> bool:
+        if self._spec.kind == "file":
+            return False
+        return not (
+            urlsplit(self._spec.target).scheme in ("http", "https") and self._container.duration
+        )
+
+    def _prepare_decoder(self) -> None:
+        context = self._stream.codec_context
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        if self.live and context.width * context.height <= _SINGLE_THREAD_PIXELS:
+            context.thread_count = 1
+        else:
+            # Not slices: with those, FFmpeg's H.264 decoder does not tell of damaged pictures.
+            context.thread_type = "FRAME"
+
+    def _pump(self) -> None:
+        """Feed one packet to the decoder."""
+        try:
+            packet = next(self._packets)
+        except StopIteration:
+            self._ended = True
+            return
+        except self._av.InvalidDataError:
+            self._count_error()
+            self._packets = self._container.demux(self._stream)
+            return
+        except self._av.FFmpegError as error:
+            raise SourceError(f"'{self._spec.name}': {_reason(error, self._timeout)}") from error
+        self._discarded += packet.is_discard
+        try:
+            self._ready.extend(self._stream.codec_context.decode(packet))
+        except self._av.FFmpegError:
+            # Whatever the decoder has against this packet, the next may be good.
+            self._count_error()
+
+    def _accept(self, frame: VideoFrame) -> Head:
+        self._current = frame
+        self._errors_in_a_row = 0
+        time = frame.time
+        if time is None:  # raw streams carry no clock: count on
+            time = self._last + (1 / self.rate if self.rate else 0.04) if self._pictures else 0.0
+        else:
+            self._first = time if self._first is None else self._first
+            time -= self._first
+        self._pictures += 1
+        self._last = time
+        turned = frame.rotation % 180 == 90
+        height, width = frame.height, frame.width
+        return Head(width, height, time) if turned else Head(height, width, time)
+
+    def _count_error(self) -> None:
+        self.decode_errors += 1
+        self._errors_in_a_row += 1
+        if self._errors_in_a_row > _MAX_ERRORS_IN_A_ROW:
+            raise SourceError(
+                f"'{self._spec.name}': {self._errors_in_a_row} packets in a row did not decode; "
+                "the file is damaged beyond use"
+            )
+
+    def _judge_length(self) -> None:
+        """Compare what came with what the header states, in time and in number.
+
+        Packets can vanish between demuxer and decoder without an error; they are counted where
+        something else shows that the file is damaged (some formats leave frames out on purpose).
+        """
+        length = self._container.duration  # in microseconds
+        if self.live or not self._pictures or not length or self._judged:
+            return
+        self._judged = True
+        slack = max(0.5, 3 / self.rate if self.rate else 0.5)
+        self.truncated = self._last < length / 1e6 - slack
+        missing = self._stream.frames - self._pictures - self.decode_errors - self._discarded
+        if missing > 0 and (self.truncated or self.decode_errors):
+            self.decode_errors += missing
+
+
+def _open(av: Any, spec: SourceSpec, options: SourceOptions) -> InputContainer:
+    target, settings = spec.target, {"probesize": "5000000"}
+    scheme = urlsplit(target).scheme.lower() if spec.kind == "url" else ""
+    if spec.kind == "file":
+        # An absolute path behind 'file:' is never taken for a protocol, whatever its name; and a
+        # playlist on disk may not send us to the network or to other programs.
+        target = f"file:{Path(target).absolute()}"
+        settings["protocol_whitelist"] = "file,crypto,data"
+    elif scheme in ("rtsp", "rtsps"):
+        settings |= {
+            "rtsp_transport": "tcp",  # UDP loses packets, and a lost packet is a damaged picture
+            "fflags": "nobuffer",
+            "analyzeduration": "1000000",
+            "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",
+        }
+    else:
+        settings["protocol_whitelist"] = (
+            "http,https,tcp,tls,crypto,httpproxy,rtmp,rtmps,srt,udp,rtp"
+        )
+    try:
+        container: InputContainer = av.open(
+            target, options=settings, timeout=(options.open_timeout, options.read_timeout)
+        )
+    except av.FFmpegError as error:
+        raise SourceError(
+            f"'{spec.name}': {_reason(error, options.open_timeout)}", hint=_hint(spec)
+        ) from error
+    return container
+
+
+def _hint(spec: SourceSpec) -> str | None:
+    return "copy the file again, or see what ffprobe says of it" if spec.kind == "file" else None
+
+
+def _reason(error: Exception, timeout: float) -> str:
+    """What went wrong, in words; never FFmpeg's own text, which repeats the URL's password."""
+    kind = type(error).__name__
+    known = {
+        "InvalidDataError": "not a video, or one that is truncated or damaged",
+        "ExitError": f"no answer within {timeout:g} s",
+        "HTTPUnauthorizedError": "the server wants a user name and password",
+        "HTTPForbiddenError": "the server does not allow it",
+        "HTTPNotFoundError": "the server has no such stream",
+        "ProtocolNotFoundError": "this FFmpeg cannot read such streams",
+    }
+    if kind in known:
+        return known[kind]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"FFmpeg gave up ({kind.removesuffix('Error')})"
+
+
+def _rate(rate: Fraction | None) -> float | None:
+    return float(rate) if rate else None

@@ -1,0 +1,346 @@
+"""Capture, inference and output of one or more streams, overlapped, over one engine.
+
+    feed (1 per source) --ready--> submit --flights--> collect --queue--> outlet (1 per source)
+
+Every hand-over is bounded and every wait is timed, so no thread outlives its neighbours: the first
+failure stops all, all are joined, and that failure is raised. Frames live in jobs made once per
+stream (``frames.JobPool``); their number is what bounds how far anything runs ahead.
+
+Streams take turns at the engine. Results are collected in the order frames were submitted, so
+every stream keeps its order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TypeAlias
+
+import numpy as np
+
+from pipeline.errors import EngineError
+from pipeline.inference import Segmenter
+from pipeline.video.draw import Painter
+from pipeline.video.feed import Feed
+from pipeline.video.frames import Job, Region
+from pipeline.video.metrics import StreamStats
+from pipeline.video.output import Controls, Outlet
+from pipeline.video.roi import RegionSpec
+from pipeline.video.sinks.base import Sink
+from pipeline.video.source import Reader, SourceOptions, SourceSpec, open_reader
+
+_TICK = 0.1
+"""Longest time a thread waits without looking whether it shall stop, in seconds."""
+
+_JOIN = 10.0
+"""Seconds a thread may take to end before it is left behind."""
+
+_OUTSIDE_ENGINE = 5
+"""Jobs of a stream beside those in the engine: being captured, ready, labelled and on its way to
+the outlet, queued there, being drawn."""
+
+Opener: TypeAlias = Callable[[SourceSpec, SourceOptions], Reader]
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """What is done with the frames.
+
+    Attributes:
+        max_frames: end a stream after so many; ``None`` for no end.
+        max_latency: leave out frames of live sources older than this, in seconds.
+        skip: frames left out between two that are segmented.
+        region: what part of a frame is segmented; ``None`` for all of it.
+        patch: (height, width) of the network's patches in a tile, to draw their edges.
+        engine_timeout: seconds one run of the engine may take.
+    """
+
+    max_frames: int | None = None
+    max_latency: float | None = None
+    skip: int = 0
+    region: RegionSpec | None = None
+    patch: tuple[int, int] | None = None
+    engine_timeout: float = 60.0
+
+
+@dataclass
+class Stream:
+    """One source with everything that belongs to it. The runner makes these."""
+
+    feed: Feed
+    outlet: Outlet
+    painter: Painter
+    stats: StreamStats
+    accepted: int = 0
+    ended: bool = False
+
+
+class Runner:
+    """Runs streams to their end.
+
+    Args:
+        segmenter: shared by all streams; its engine's slots are the runner's while it runs.
+        slots: how many slots that engine has.
+        source_options: how sources are read.
+        options: what is done with the frames.
+        controls: to stop and pause from outside.
+        opener: opens the readers; replaced in tests.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        slots: int,
+        *,
+        source_options: SourceOptions | None = None,
+        options: RunnerOptions | None = None,
+        controls: Controls | None = None,
+        opener: Opener = open_reader,
+    ) -> None:
+        self._segmenter = segmenter
+        self._slots = slots
+        self._source_options = source_options or SourceOptions()
+        self._options = options or RunnerOptions()
+        self.controls = controls or Controls()
+        self._opener = opener
+        self.streams: list[Stream] = []
+        self._abort = threading.Event()
+        self._work = threading.Condition()
+        self._flights: deque[tuple[Stream, Job | None]] = deque()
+        self._used = 0
+        self._turn = 0
+        self._submitting = True
+        self._error: BaseException | None = None
+
+    def add(self, spec: SourceSpec, sinks: Sequence[Sink], painter: Painter) -> StreamStats:
+        """Add a stream before the run; its statistics fill while it runs."""
+        stats = StreamStats(spec.name)
+        feed = Feed(
+            spec,
+            self._source_options,
+            setup=lambda height, width: self._setup(painter, height, width),
+            stop=self.controls.stop,
+            wake=self._wake,
+            stats=stats,
+            skip=self._options.skip,
+            opener=self._opener,
+        )
+        outlet = Outlet(sinks, painter, stats, self.controls, feed.give, self._abort)
+        self.streams.append(Stream(feed, outlet, painter, stats))
+        return stats
+
+    def run(self, poll: Callable[[], None] | None = None) -> None:
+        """Run every stream to its end, or until ``controls.stop``. Sinks are finished either way.
+
+        Args:
+            poll: called about ten times a second on this thread.
+
+        Raises:
+            EdgeError: the first failure of any thread, after all of them have ended.
+        """
+        names = {f"feed {s.stats.source}": self._feeding(s) for s in self.streams}
+        names |= {"submit": self._submit, "collect": self._collect}
+        outlets = {f"outlet {s.stats.source}": s.outlet.run for s in self.streams}
+        threads = [self._thread(name, work) for name, work in (names | outlets).items()]
+        for thread in threads:
+            thread.start()
+        try:
+            while not self._abort.is_set():
+                alive = next((thread for thread in threads if thread.is_alive()), None)
+                if alive is None:
+                    break
+                alive.join(_TICK)
+                if poll is not None:
+                    poll()
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self._finish(threads)
+        if self._error is not None:
+            raise self._error
+
+    # -- threads and failure -----------------------------------------------------------------
+
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # re-raised by run, on the caller's thread
+                self._fail(error)
+
+        return threading.Thread(target=guarded, name=name, daemon=True)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._work:
+            self._error = self._error or error
+            self._abort.set()
+            self.controls.stop.set()
+            self._work.notify_all()
+
+    def _finish(self, threads: list[threading.Thread]) -> None:
+        """Join everything, give the engine its slots back, and finish what the sinks hold."""
+        deadline = perf_counter() + _JOIN
+        for thread in threads:
+            thread.join(max(0.0, deadline - perf_counter()))
+        for _stream, job in self._flights:
+            if job is not None and job.ticket is not None:
+                self._segmenter.discard(job.ticket, timeout=1.0)
+        self._flights.clear()
+        stuck = {thread.name for thread in threads if thread.is_alive()}
+        for stream in self.streams:
+            if f"outlet {stream.stats.source}" in stuck:
+                continue  # its sinks are in use by a thread that does not answer
+            error = stream.outlet.close()
+            self._error = self._error or error
+
+    def _feeding(self, stream: Stream) -> Callable[[], None]:
+        def feed() -> None:
+            stream.feed.run(stream.feed.open())
+
+        return feed
+
+    def _wake(self) -> None:
+        with self._work:
+            self._work.notify_all()
+
+    # -- frames into the engine --------------------------------------------------------------
+
+    def _setup(self, painter: Painter, height: int, width: int) -> tuple[int, Region | None]:
+        """For frames of a new size: how many jobs, and the region; tells the painter of edges."""
+        spec = self._options.region
+        region = spec.resolve(height, width) if spec is not None else None
+        seen = (region.height, region.width) if region is not None else (height, width)
+        if self._options.patch is not None:
+            painter.show_edges(*_edges(self._segmenter, seen, self._options.patch, region))
+        return self._segmenter.lanes(*seen) + _OUTSIDE_ENGINE, region
+
+    def _submit(self) -> None:
+        try:
+            while not self._abort.is_set():
+                with self._work:
+                    stream = self._next_stream()
+                    if stream is None:
+                        if all(s.ended for s in self.streams):
+                            return
+                        self._work.wait(_TICK)
+                        continue
+                self._submit_one(stream)
+        finally:
+            with self._work:
+                self._submitting = False
+                self._work.notify_all()
+
+    def _next_stream(self) -> Stream | None:
+        """The stream whose turn it is, if its frame fits into the engine now. Under the lock."""
+        for step in range(len(self.streams)):
+            stream = self.streams[(self._turn + step) % len(self.streams)]
+            if stream.ended:
+                continue
+            if self.controls.stop.is_set() or stream.accepted == self._options.max_frames:
+                self._drain(stream)
+            size = stream.feed.waiting
+            if size is not None and not self.controls.paused.is_set():
+                if self._used + self._slots_for(size) > self._slots:
+                    return None  # it waits for its slots; nobody overtakes it
+                self._turn = (self._turn + step + 1) % len(self.streams)
+                return stream
+            if stream.feed.exhausted:
+                stream.ended = True
+                self._flights.append((stream, None))
+                self._work.notify_all()
+        return None
+
+    def _drain(self, stream: Stream) -> None:
+        """Let go what is ready but no longer wanted."""
+        stream.feed.finish()
+        while (job := stream.feed.take()) is not None:
+            stream.feed.give(job)
+
+    def _slots_for(self, size: tuple[int, int]) -> int:
+        return min(self._segmenter.batches(*size), self._slots)
+
+    def _submit_one(self, stream: Stream) -> None:
+        job = stream.feed.take()
+        if job is None:
+            return
+        job.taken_at = perf_counter()
+        if self._too_late(stream, job, job.taken_at):
+            return
+        if job.region is not None:
+            np.copyto(job.picture, job.region.of(job.bgr))
+        job.slots = self._slots_for((job.labelled.shape[0], job.labelled.shape[1]))
+        job.ticket = self._segmenter.submit(job.picture)
+        stream.accepted += 1
+        with self._work:
+            self._used += job.slots
+            self._flights.append((stream, job))
+            self._work.notify_all()
+
+    def _too_late(self, stream: Stream, job: Job, now: float) -> bool:
+        """Whether nobody wants this frame any more; it is then counted and given back."""
+        limit = self._options.max_latency
+        if limit is None or not stream.feed.live or now - job.captured_at <= limit:
+            return False
+        stream.stats.count_late()
+        stream.feed.give(job)
+        return True
+
+    # -- labels out of the engine ------------------------------------------------------------
+
+    def _collect(self) -> None:
+        while not self._abort.is_set():
+            with self._work:
+                if not self._flights:
+                    if not self._submitting:
+                        return
+                    self._work.wait(_TICK)
+                    continue
+                stream, job = self._flights[0]
+            if job is not None:
+                self._label(stream, job)
+            with self._work:
+                self._flights.popleft()
+                self._used -= job.slots if job is not None else 0
+                self._work.notify_all()
+            if job is None:
+                stream.outlet.put(None)
+            elif not self._too_late(stream, job, job.done_at):
+                stream.outlet.put(job)
+
+    def _label(self, stream: Stream, job: Job) -> None:
+        ticket = job.ticket
+        if ticket is None:
+            raise EngineError(f"frame {job.index} of '{stream.stats.source}' was never submitted")
+        limit = self._options.engine_timeout
+        try:
+            self._segmenter.finish(ticket, job.labelled, timeout=limit)
+        except TimeoutError as error:
+            raise EngineError(f"the engine did not answer within {limit:g} s") from error
+        job.ticket = None
+        if job.region is not None:
+            job.region.of(job.labels)[...] = job.labelled
+        job.done_at = perf_counter()
+        timings = job.timings
+        timings["wait"] = job.taken_at - job.captured_at
+        timings["prepare"], timings["infer"] = ticket.prepare, ticket.infer
+        timings["decode"] = ticket.decode
+
+
+def _edges(
+    segmenter: Segmenter, seen: tuple[int, int], patch: tuple[int, int], region: Region | None
+) -> tuple[tuple[list[float], list[float]], list[Region]]:
+    """Patch edges and tile borders in pixels of the whole frame."""
+    plan = segmenter.plan(*seen)
+    top, left = (region.y, region.x) if region is not None else (0, 0)
+    rows, cols = plan.patch_edges(patch)
+    scale = [plan.frame[d] / plan.picture[d] for d in range(2)]
+    tiles = []
+    for y, x in plan.origins:
+        y0, x0 = max(0, round(y * scale[0])), max(0, round(x * scale[1]))
+        y1 = min(seen[0], round((y + plan.tile[0]) * scale[0]))
+        x1 = min(seen[1], round((x + plan.tile[1]) * scale[1]))
+        tiles.append(Region(left + x0, top + y0, x1 - x0, y1 - y0))
+    return ([top + y for y in rows], [left + x for x in cols]), tiles

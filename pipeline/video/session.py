@@ -1,0 +1,211 @@
+"""From what was asked for to a run: sources and sinks put together around one engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.engines.base import Engine
+from pipeline.errors import UsageError
+from pipeline.inference import Segmenter
+from pipeline.tiles import DEFAULT_OVERLAP, TileMode
+from pipeline.video.draw import Painter, Style
+from pipeline.video.output import Controls
+from pipeline.video.roi import RegionSpec
+from pipeline.video.runner import Opener, Runner, RunnerOptions, Stream
+from pipeline.video.sinks.base import Sink
+from pipeline.video.source import SourceOptions, SourceSpec, open_reader
+from pipeline.video.summary import summarise
+
+if TYPE_CHECKING:
+    from pipeline.video.sinks.http import Address, VideoServer
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything ``scripts/run_video.py`` can be asked for.
+
+    Attributes:
+        sources: what to read.
+        source_options: how.
+        output: video file of the overlay; one a stream, its name added, where there are several.
+        labels: directory for label PNGs; a subdirectory a stream where there are several.
+        http: where to serve the pictures.
+        token: for viewers beyond this machine.
+        window: whether to open windows.
+        snapshots: where the window's ``s`` puts its pictures.
+        style: how frames are drawn.
+        patch_edges: draw the edges of patches and tiles.
+        max_frames, max_latency, skip, region: see ``RunnerOptions``.
+        tiles, overlap, scale: see ``Segmenter``.
+    """
+
+    sources: Sequence[SourceSpec]
+    source_options: SourceOptions = field(default_factory=SourceOptions)
+    output: Path | None = None
+    labels: Path | None = None
+    http: Address | None = None
+    token: str | None = None
+    window: bool = False
+    snapshots: Path = field(default_factory=Path)
+    style: Style = field(default_factory=Style)
+    patch_edges: bool = False
+    max_frames: int | None = None
+    max_latency: float | None = None
+    skip: int = 0
+    region: RegionSpec | None = None
+    tiles: TileMode = "fit"
+    overlap: float = DEFAULT_OVERLAP
+    scale: float = 1.0
+
+
+class Session:
+    """One run, ready to go. Use as a context manager: leaving it stops the HTTP server.
+
+    Args:
+        engine: an open engine; not closed by the session.
+        request: what was asked for.
+        opener: opens the readers; replaced in tests.
+
+    Raises:
+        UsageError: options that cannot be, or do not go together.
+        SinkError: an output that cannot be written.
+    """
+
+    def __init__(self, engine: Engine, request: Request, *, opener: Opener = open_reader) -> None:
+        _check(request)
+        self._engine = engine
+        self._request = request
+        self.controls = Controls(snapshots=request.snapshots)
+        segmenter = Segmenter(
+            engine, tiles=request.tiles, overlap=request.overlap, scale=request.scale
+        )
+        self._runner = Runner(
+            segmenter,
+            engine.slots,
+            source_options=request.source_options,
+            options=RunnerOptions(
+                max_frames=request.max_frames,
+                max_latency=request.max_latency,
+                skip=request.skip,
+                region=request.region,
+                patch=_patch(engine) if request.patch_edges else None,
+            ),
+            controls=self.controls,
+            opener=opener,
+        )
+        self.server = self._serve()
+        try:
+            self._names = unique_names([spec.name for spec in request.sources])
+            for spec, name in zip(request.sources, self._names, strict=True):
+                self._add(spec, name)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        self.close()
+
+    @property
+    def streams(self) -> list[Stream]:
+        """The runner's streams, in the order of the sources."""
+        return list(self._runner.streams)
+
+    def run(self, poll: Callable[[], None] | None = None) -> dict[str, Any]:
+        """Run to the end; the summary. Errors: see ``Runner.run``."""
+        self._runner.run(poll)
+        return self.summary("stopped" if self.controls.stop.is_set() else "end")
+
+    def summary(self, stopped: str) -> dict[str, Any]:
+        """The figures so far, see ``summarise``."""
+        streams = self._runner.streams
+        outputs = [made for stream in streams for made in stream.outlet.outputs]
+        outputs += [made for stream in streams for made in stream.outlet.saved]
+        return summarise([s.stats for s in streams], self._engine.info, outputs, stopped)
+
+    def close(self) -> None:
+        """Stop serving. Safe to call twice."""
+        if self.server is not None:
+            self.server.close()
+            self.server = None
+
+    def _serve(self) -> VideoServer | None:
+        request, info = self._request, self._engine.info
+        if request.http is None:
+            return None
+        from pipeline.video.sinks.http import VideoServer  # a tenth of a second of imports
+
+        name = Path(info.path).stem
+        facts = {
+            "backend": info.backend, "device": info.device, "precision": info.precision,
+            "name": name, "summary": f"{name}  ·  {info.precision}  ·  {info.backend}",
+        }  # fmt: skip
+        return VideoServer(request.http, token=request.token, style=request.style, engine=facts)
+
+    def _add(self, spec: SourceSpec, name: str) -> None:
+        request = self._request
+        alone = len(request.sources) == 1
+        painter = Painter(request.style, spec.name)
+        sinks: list[Sink] = []
+        if request.output is not None:
+            from pipeline.video.sinks.videofile import VideoFileSink  # imports PyAV
+
+            path = request.output
+            sinks.append(VideoFileSink(path if alone else path.with_stem(f"{path.stem}-{name}")))
+        if request.labels is not None:
+            from pipeline.video.sinks.labels import LabelSink
+
+            sinks.append(LabelSink(request.labels if alone else request.labels / name))
+        if request.window:
+            from pipeline.video.sinks.window import WindowSink
+
+            only = not sinks and request.http is None
+            sinks.append(WindowSink(spec.name, self.controls, alone=only))
+        stats = self._runner.add(spec, sinks, painter)
+        if self.server is not None:
+            self._runner.streams[-1].outlet.add(self.server.add(stats, painter))
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Names that file systems take, one for each, no two alike: ``rtsp://a/b`` -> ``a-b``."""
+    found: list[str] = []
+    for name in names:
+        bare = re.sub(r"^[a-z]+://", "", name)
+        plain = re.sub(r"[^A-Za-z0-9_.]+", "-", bare).strip("-.") or "source"
+        plain = plain[-64:]
+        number = 1
+        while (plain if number == 1 else f"{plain}-{number}") in found:
+            number += 1
+        found.append(plain if number == 1 else f"{plain}-{number}")
+    return found
+
+
+def _check(request: Request) -> None:
+    if not request.sources:
+        raise UsageError("name at least one source, such as cam0, clip.mp4 or streets")
+    live = request.source_options.realtime or any(
+        spec.kind in ("camera", "url") for spec in request.sources
+    )
+    if request.max_latency is not None and not live:
+        raise UsageError(
+            "--max-latency is for live sources: no frame of a file is left out; add --realtime to "
+            "play the file as if it were live"
+        )
+    cameras = [spec.target for spec in request.sources if spec.kind == "camera"]
+    if len(set(cameras)) < len(cameras):
+        raise UsageError("a camera can be opened once only")
+
+
+def _patch(engine: Engine) -> tuple[int, int]:
+    patch = engine.info.extra.get("patch")
+    if not (isinstance(patch, list | tuple) and len(patch) == 2 and all(p > 0 for p in patch)):
+        raise UsageError(
+            f"--patch-edges: '{engine.info.path}' does not say how large its patches are"
+        )
+    return int(patch[0]), int(patch[1])

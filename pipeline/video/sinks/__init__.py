@@ -1,0 +1,1 @@
+"""Where segmented frames go; any mix. Each module holds one kind of ``base.Sink``."""

@@ -1,0 +1,161 @@
+"""A video file of what was drawn: H.264, each frame at its own time, playable while it grows.
+
+The container carries the source's timestamps, so a variable frame rate and the gaps of a live
+stream stay what they were. Fragments are written as it goes, so even what a killed run leaves
+behind plays; at the end they become an ordinary file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+
+from pipeline.errors import MissingDependencyError, SinkError, UsageError
+from pipeline.video.frames import Pixels
+from pipeline.video.sinks.base import Shown, TemporaryFile
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+ENDINGS: Final = (".mp4", ".mov", ".mkv")
+
+_CLOCK: Final = Fraction(1, 90_000)
+"""The tick of the written timestamps, in seconds: MPEG's own."""
+
+_ONE_THREAD_PIXELS: Final = 1920 * 1088
+"""Up to this size one encoder thread keeps up, and takes least from the engine."""
+
+_BT601, _STUDIO_RANGE, _BT709_TRC = 6, 1, 1
+"""ISO/IEC 23091-2 numbers of what OpenCV's BGR to YUV conversion gives: SMPTE 170M, 16 to 235."""
+
+
+class VideoFileSink:
+    """Writes the canvas to ``.mp4``, ``.mov`` or ``.mkv``.
+
+    4:2:0 video has even sides, so an odd one gets one more row or column, a copy of its last.
+    Frames of another size than the first are fitted into it, aspect kept.
+
+    Raises:
+        UsageError: another ending.
+        SinkError: the place cannot be written to.
+        MissingDependencyError: PyAV is not installed.
+    """
+
+    needs_canvas = True
+
+    def __init__(self, output: Path) -> None:
+        if output.suffix.lower() not in ENDINGS:
+            raise UsageError(f"'{output}': a video file ends in {', '.join(ENDINGS)}")
+        try:
+            import av
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError("av", "video", why="writing video") from error
+        self._av = av
+        self._file = TemporaryFile(output)
+        self._container: OutputContainer | None = None
+        self._stream: VideoStream | None = None
+        self._even: Pixels = np.empty((0, 0, 3), np.uint8)
+        self._yuv: Pixels = np.empty((0, 0), np.uint8)
+        self._last = -1
+        self._done = False
+
+    def write(self, shown: Shown) -> None:
+        """Encode one frame at its timestamp."""
+        canvas = shown.canvas
+        if canvas is None:
+            raise SinkError(f"'{self._file.output}': there is nothing drawn to write")
+        try:
+            if self._stream is None:
+                self._stream = self._open(canvas.shape[0], canvas.shape[1])
+            cv2.cvtColor(self._fitted(canvas), cv2.COLOR_BGR2YUV_I420, dst=self._yuv)
+            frame = self._av.VideoFrame.from_numpy_buffer(self._yuv, format="yuv420p")
+            # Two frames may not share a time; a source's clock may stand still or step back.
+            frame.pts = self._last = max(self._last + 1, round(shown.frame.timestamp / _CLOCK))
+            frame.time_base = _CLOCK
+            self._mux(frame)
+        except (OSError, self._av.FFmpegError) as error:
+            raise self._failed(error) from error
+
+    def stale(self, canvas: Pixels) -> None:
+        """A file holds no frame twice: the gap in its timestamps says it all."""
+
+    def close(self) -> str | None:
+        """Finish the file and give it its name."""
+        if self._done or self._container is None:
+            self._done = True
+            return None
+        try:
+            self._mux(None)
+            self._container.close()
+        except (OSError, self._av.FFmpegError) as error:
+            self.discard()
+            raise self._failed(error) from error
+        self._done = True
+        self._file.commit()
+        return str(self._file.output)
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        self._done = True
+        if self._container is not None:
+            with contextlib.suppress(OSError, self._av.FFmpegError):  # it is thrown away
+                self._container.close()
+        self._file.remove()
+
+    def _open(self, height: int, width: int) -> VideoStream:
+        height, width = height + height % 2, width + width % 2
+        settings = {}
+        if self._file.output.suffix.lower() != ".mkv":
+            settings["movflags"] = "hybrid_fragmented"
+        self._container = self._av.open(str(self._file.path), "w", container_options=settings)
+        coded = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
+        stream: Any = self._container.add_stream(coded, rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context
+        context.time_base = stream.time_base = _CLOCK
+        context.gop_size = 50
+        context.colorspace, context.color_range = _BT601, _STUDIO_RANGE
+        context.color_primaries = context.color_trc = _BT601
+        if coded == "libx264":
+            # The engine needs the processor more than the file needs to be small.
+            context.options = {"preset": "ultrafast", "crf": "23"}
+        else:
+            context.bit_rate = 6 * height * width
+        context.thread_count = 1 if height * width <= _ONE_THREAD_PIXELS else 0
+        self._even = np.empty((height, width, 3), np.uint8)
+        self._yuv = np.empty((height * 3 // 2, width), np.uint8)
+        opened: VideoStream = stream
+        return opened
+
+    def _mux(self, frame: Any) -> None:
+        if self._container is not None and self._stream is not None:
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+
+    def _fitted(self, canvas: Pixels) -> Pixels:
+        """The canvas at the file's size: itself, or padded by a pixel, or letterboxed."""
+        even, (height, width) = self._even, canvas.shape[:2]
+        if canvas.shape == even.shape:
+            return canvas
+        if (height + height % 2, width + width % 2) == even.shape[:2]:
+            even[:height, :width] = canvas
+            even[height:, :width] = canvas[-1]
+            even[:, width:] = even[:, width - 1 : width]
+            return even
+        factor = min(even.shape[0] / height, even.shape[1] / width)
+        high, wide = max(1, int(height * factor)), max(1, int(width * factor))
+        top, left = (even.shape[0] - high) // 2, (even.shape[1] - wide) // 2
+        even[...] = 0
+        part = even[top : top + high, left : left + wide]
+        part[...] = cv2.resize(canvas, (wide, high), interpolation=cv2.INTER_AREA)
+        return even
+
+    def _failed(self, error: Exception) -> SinkError:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        return SinkError(f"'{self._file.output}': {reason}; nothing of it was kept")
