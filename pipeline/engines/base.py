@@ -84,7 +84,7 @@ class Engine(Protocol):
         """How many requests may be under way at once (at least 1)."""
 
     def input(self, slot: int) -> FrameBatch:
-        """The slot's own input buffer, writable, C-contiguous. Not to be touched while in flight."""
+        """The slot's own input buffer, writable, C-contiguous; hands off while in flight."""
 
     def submit(self, slot: int) -> None:
         """Start the slot. Raises ``EngineError`` if it is still in flight."""

@@ -18,7 +18,10 @@ map is the affine map of the mean).
 
 Adaptive average pooling to b bins is a matrix at fixed shapes: bin i covers positions floor(i n/b)
 to ceil((i+1) n/b) - 1. All bins are one MatMul over the flattened map; half-pixel bilinear
-upsampling back is another.
+upsampling back is another. The convolution after it reads the level and its pooled maps as two
+convolutions and a sum, the same by linearity: the level is signed and the pooled maps are small
+and not, so one INT8 scale for their concatenation would serve neither (and OpenVINO 2026.4
+computes that signed concatenation wrongly).
 """
 
 from __future__ import annotations
@@ -317,7 +320,7 @@ def _pyramid(g: GraphWriter, head: UperNetHead, level: _Level, name: str) -> str
     x = g.op("Mul", [x, g.const(f"{name}.norm.scale", _per_channel(level.scale))], f"{name}.scale")
     x = g.op("Add", [x, g.const(f"{name}.norm.shift", _per_channel(level.shift))], f"{name}.norm")
     flat = g.reshape(x, (p.batch, channels, h * w), f"{name}.flat")
-    parts = [x]
+    parts = []
     for bins, module in zip(head.ppm.bins, head.ppm.branches, strict=True):
         part = f"{name}.branches.{bins}"
         pool = np.kron(pooling_matrix(h, bins), pooling_matrix(w, bins)).T
@@ -328,8 +331,12 @@ def _pyramid(g: GraphWriter, head: UperNetHead, level: _Level, name: str) -> str
         spread = np.kron(bilinear_matrix(bins, h), bilinear_matrix(bins, w)).T
         y = g.op("MatMul", [y, g.const(f"{part}.spread.weight", spread)], f"{part}.spread")
         parts.append(g.reshape(y, (p.batch, head.width, h, w), f"{part}.map"))
-    x = g.op("Concat", parts, f"{name}.concat", axis=1)
-    x = g.conv(x, *fold(head.ppm.bottleneck), f"{name}.bottleneck", padding=1)
+    pooled = g.op("Concat", parts, f"{name}.concat", axis=1)
+    weight, bias = fold(head.ppm.bottleneck)
+    own, context = weight[:, :channels], weight[:, channels:]
+    x = g.conv(x, own, bias, f"{name}.bottleneck.level", padding=1)
+    y = g.conv(pooled, context, None, f"{name}.bottleneck.pooled", padding=1)
+    x = g.op("Add", [x, y], f"{name}.bottleneck")
     return g.op("Relu", [x], f"{name}.bottleneck.relu")
 
 

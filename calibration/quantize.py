@@ -1,0 +1,230 @@
+"""Calibration: float ONNX + frames -> one Q/DQ ONNX that both back ends are spelled from.
+
+nncf collects the ranges once and inserts Q/DQ: weights int8 symmetric per channel, activations
+symmetric per tensor, zero points 0, no quantized bias. Non-negative activations come out as uint8
+with zero point 0 (OpenVINO's spelling; for TensorRT see ``spelling``). Three things are then put
+right here:
+
+* the image's scale becomes exactly 1, so that quantizing the uint8 image is the identity, whatever
+  the calibration frames' brightest pixel was;
+* the fresh input of a residual sum is not rounded before the sum (``UNROUNDED``): the sum is
+  rounded once, after it. That is what both back ends do anyway where they fuse a convolution with
+  the sum that follows, so a graph that asks for the extra rounding is not the one that runs;
+* a per-channel activation scale (nncf gives one to inputs of depthwise convolutions) becomes one
+  per tensor, the largest: TensorRT would silently run such a layer in float.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from calibration.errors import CalibrationDataError
+
+# Not worth quantizing: a handful of multiply-adds each, and rounding them moves whole maps.
+FLOAT_PATTERNS = (
+    "*.gp.mean", "*.gp.map", "*.gp.fc1", "*.gp.fc2", "*.gp.sigmoid",
+    "head.ppm.branches.*",
+)  # fmt: skip
+# What is summed or gated straight away and rounded after that, not before.
+UNROUNDED = ("*.ffn_fc2", "stages.*.repmlp_block", "*.local", "*.sum", "*.bottleneck.*")
+ESTIMATORS = ("minmax", "mean-minmax", "percentile")
+
+
+@dataclass(frozen=True)
+class QuantizeSettings:
+    """How ranges are found.
+
+    Attributes:
+        estimator: of activation ranges: ``minmax`` over all frames, ``mean-minmax`` (nncf's
+            default: mean over frames of each frame's extremes) or ``percentile`` (99.99).
+        bias_correction: shift biases by the mean error that quantization makes.
+        float_patterns: shell patterns of node names that stay in float.
+        overflow_fix: halve weights' range where CPUs without VNNI would saturate.
+    """
+
+    estimator: str = "mean-minmax"
+    bias_correction: bool = True
+    float_patterns: tuple[str, ...] = FLOAT_PATTERNS
+    overflow_fix: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON, for keys and provenance."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def float_nodes(model: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
+    """Names of the nodes that match any of the patterns."""
+    return [
+        node.name
+        for node in model.graph.node
+        if any(PurePath(node.name).match(pattern) for pattern in patterns)
+    ]
+
+
+def quantize(
+    model: onnx.ModelProto, frames: Iterable[npt.NDArray[np.uint8]], count: int,
+    settings: QuantizeSettings, notify: Callable[[int], None] | None = None,
+) -> onnx.ModelProto:  # fmt: skip
+    """The Q/DQ graph, uint8 where activations are never negative.
+
+    Args:
+        model: float graph with one input, uint8 (N, H, W, 3).
+        frames: at least ``count`` inputs of exactly that shape; walked through once per pass.
+        count: how many to use.
+        settings: how.
+        notify: called with the number of frames used so far.
+
+    Raises:
+        CalibrationDataError: no frames, or an estimator that does not exist.
+    """
+    if count < 1:
+        raise CalibrationDataError("calibration needs at least one frame")
+    if settings.estimator not in ESTIMATORS:
+        raise CalibrationDataError(
+            f"unknown range estimator '{settings.estimator}': choose from {', '.join(ESTIMATORS)}"
+        )
+    import nncf
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+
+    nncf.set_log_level(logging.ERROR)
+    name = model.graph.input[0].name
+    used = 0
+
+    def feed(frame: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.uint8]]:
+        nonlocal used
+        used += 1
+        if notify is not None:
+            notify(used)
+        return {name: frame}
+
+    fix = OverflowFix.ENABLE if settings.overflow_fix else OverflowFix.DISABLE
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(frames, feed),
+        preset=nncf.QuantizationPreset.PERFORMANCE,
+        target_device=nncf.TargetDevice.CPU,
+        subset_size=count,
+        ignored_scope=nncf.IgnoredScope(names=float_nodes(model, settings.float_patterns)),
+        advanced_parameters=AdvancedQuantizationParameters(
+            overflow_fix=fix,
+            disable_bias_correction=not settings.bias_correction,
+            activations_range_estimator_params=_estimator(settings.estimator),
+        ),
+    )
+    return make_regular(quantized)
+
+
+def _estimator(name: str) -> Any:
+    from nncf.quantization.range_estimator import (
+        AggregatorType,
+        RangeEstimatorParameters,
+        StatisticsCollectorParameters,
+        StatisticsType,
+    )
+
+    def side(kind: StatisticsType, aggregate: AggregatorType, tail: float | None = None) -> Any:
+        if tail is None:
+            return StatisticsCollectorParameters(kind, aggregate)
+        return StatisticsCollectorParameters(kind, aggregate, quantile_outlier_prob=tail)
+
+    if name == "percentile":
+        return RangeEstimatorParameters(
+            side(StatisticsType.QUANTILE, AggregatorType.MEAN, 1e-4),
+            side(StatisticsType.QUANTILE, AggregatorType.MEAN, 1e-4),
+        )
+    over = (
+        (AggregatorType.MIN, AggregatorType.MAX)
+        if name == "minmax"
+        else (AggregatorType.MEAN, AggregatorType.MEAN)
+    )
+    return RangeEstimatorParameters(
+        side(StatisticsType.MIN, over[0]), side(StatisticsType.MAX, over[1])
+    )
+
+
+def make_regular(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with the image's scale exactly 1 and every activation scale one per tensor."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    graph = fixed.graph
+    _drop_pairs(graph, set(float_nodes(model, UNROUNDED)))
+    tensors = {t.name: t for t in graph.initializer}
+    image = _image_quantizer(graph)
+    changed: dict[str, npt.NDArray[Any]] = {}
+    for node in graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        source = _quantized_from(graph, node)
+        if source in tensors:
+            continue  # a weight
+        scale, zero = node.input[1], node.input[2]
+        values = numpy_helper.to_array(tensors[scale])
+        zeros = numpy_helper.to_array(tensors[zero])
+        if image is not None and source == image:
+            changed[scale] = np.ones((), values.dtype)
+            changed[zero] = np.zeros((), np.uint8)
+        elif values.size > 1:
+            changed[scale] = np.asarray(values.max(), values.dtype)
+            changed[zero] = np.asarray(zeros.ravel()[0], zeros.dtype)
+        else:
+            continue
+        _drop_axis(node)
+    for name, value in changed.items():
+        tensors[name].CopyFrom(numpy_helper.from_array(value, name))
+    return fixed
+
+
+def _drop_pairs(graph: onnx.GraphProto, makers: set[str]) -> None:
+    """Remove the Q/DQ pair after each of the named nodes; their readers read the node itself."""
+    outputs = {node.output[0] for node in graph.node if node.name in makers}
+    first = {n.output[0]: n for n in graph.node if n.op_type == "QuantizeLinear"}
+    instead, gone = {}, set()
+    for node in graph.node:
+        pair = first.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if pair is not None and pair.input[0] in outputs:
+            instead[node.output[0]] = pair.input[0]
+            gone |= {node.name, pair.name}
+    kept = [node for node in graph.node if node.name not in gone]
+    for node in kept:
+        for i, name in enumerate(node.input):
+            node.input[i] = instead.get(name, name)
+    del graph.node[:]
+    graph.node.extend(kept)
+    read = {name for node in kept for name in node.input}
+    unused = [t for t in graph.initializer if t.name not in read]
+    for tensor in unused:
+        graph.initializer.remove(tensor)
+
+
+def _image_quantizer(graph: onnx.GraphProto) -> str | None:
+    """The tensor that is the image in float, whether before or after its transposition."""
+    names = {value.name for value in graph.input}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in names:
+            return node.output[0]
+    return None
+
+
+def _quantized_from(graph: onnx.GraphProto, node: onnx.NodeProto) -> str:
+    """The tensor that a Q, or the Q before a DQ, reads."""
+    if node.op_type == "QuantizeLinear":
+        return node.input[0]
+    for other in graph.node:
+        if other.output and other.output[0] == node.input[0]:
+            return other.input[0]
+    return node.input[0]
+
+
+def _drop_axis(node: onnx.NodeProto) -> None:
+    kept = [a for a in node.attribute if a.name != "axis"]
+    del node.attribute[:]
+    node.attribute.extend(kept)

@@ -1,0 +1,40 @@
+"""What of this CPU decides how a network runs on it."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+
+# The instruction sets that OpenVINO's int8, bf16 and fp16 kernels are chosen by.
+_TELLING = (
+    "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+
+
+@cache
+def cpu_model() -> str:
+    """The processor's own name, or the architecture where the system does not tell."""
+    for line in _cpuinfo():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+@cache
+def cpu_features() -> tuple[str, ...]:
+    """Those of ``_TELLING`` that this CPU has, in that order; empty where nothing tells."""
+    for line in _cpuinfo():
+        key, _colon, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            flags = set(value.split())
+            return tuple(name for name in _TELLING if name in flags)
+    return ()
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,126 @@
+"""ONNX Runtime as an engine: the reference that runs a graph exactly as it is written.
+
+With ``session.disable_quant_qdq`` every Q and DQ is executed on its own, so an INT8 graph means
+what ONNX says it means, to float32 rounding. It is slow, and it is the judge of the others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from pipeline.engines.base import EngineInfo, FrameBatch, OutputBatch, TensorSpec
+from pipeline.errors import EngineError, MissingDependencyError
+
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int64)": "int64"}
+
+
+class OnnxRuntimeEngine:
+    """One ONNX file of one input and one output, executed on the CPU, one request at a time.
+
+    Args:
+        path: the ONNX file.
+        exact: execute Q/DQ as written; otherwise let ONNX Runtime fuse as it likes.
+        threads: of this session; 0 leaves it to ONNX Runtime.
+
+    Raises:
+        EngineError: the file is not an ONNX graph of one input, or cannot be run.
+        MissingDependencyError: onnxruntime is not installed.
+    """
+
+    def __init__(
+        self, path: Path, *, exact: bool = True, threads: int = 0, precision: str = "fp32"
+    ) -> None:
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(
+                "onnxruntime", "build", why="running the exact graph"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        if exact:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            # onnxruntime raises plain pybind exceptions of its own for everything.
+            first = str(error).splitlines()[0]
+            raise EngineError(f"'{path}' cannot be opened by ONNX Runtime: {first}") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise EngineError(
+                f"'{path}' has {len(inputs)} inputs and {len(outputs)} outputs, not 1"
+            )
+        self.inputs = (_spec(inputs[0], "NHWC", path),)
+        self.outputs = (_spec(outputs[0], _layout(outputs[0]), path),)
+        self.info = EngineInfo(
+            "onnxruntime", "CPU", precision, str(path),
+            extra={"version": onnxruntime.__version__, "exact": exact},
+        )  # fmt: skip
+        self.slots = 1
+        self._buffer = np.zeros(self.inputs[0].shape, np.uint8)
+        self._pending = False
+        self._output: OutputBatch | None = None
+
+    def input(self, slot: int) -> FrameBatch:
+        """See the protocol."""
+        return self._buffer
+
+    def submit(self, slot: int) -> None:
+        """See the protocol; the work itself is done by ``wait``."""
+        if self._pending:
+            raise EngineError("slot 0 is still in flight")
+        self._pending = True
+
+    def wait(self, slot: int, timeout: float | None = None) -> OutputBatch:
+        """See the protocol; runs here, so ``timeout`` does not apply."""
+        if self._pending:
+            self._output = self._run(self._buffer)
+            self._pending = False
+        if self._output is None:
+            raise EngineError("slot 0 was never submitted")
+        return self._output
+
+    def infer(self, frames: FrameBatch) -> OutputBatch:
+        """See the protocol."""
+        if frames.shape != self.inputs[0].shape or frames.dtype != np.uint8:
+            raise EngineError(
+                f"engine takes uint8 {self.inputs[0].shape}, got {frames.dtype} {frames.shape}"
+            )
+        return self._run(frames)
+
+    def _run(self, frames: FrameBatch) -> OutputBatch:
+        outputs = self._session.run(None, {self.inputs[0].name: frames})
+        return np.asarray(outputs[0])
+
+    def close(self) -> None:
+        """See the protocol."""
+        self._output = None
+
+    def __enter__(self) -> OnnxRuntimeEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _layout(value: Any) -> str:
+    return "NCHW" if len(value.shape) == 4 else "NHW"
+
+
+def _spec(value: Any, layout: str, path: Path) -> TensorSpec:
+    if not all(isinstance(size, int) for size in value.shape):
+        raise EngineError(f"'{path}': '{value.name}' has no fixed shape: {value.shape}")
+    return TensorSpec(value.name, _DTYPES.get(value.type, value.type), tuple(value.shape), layout)
