@@ -89,4 +89,4 @@ def _check_device(spec: SourceSpec) -> None:
 
 def _silence_opencv() -> None:
     """What OpenCV would print goes into our own errors."""
-    cv2.setLogLevel(0)  # type: ignore[attr-defined]  # missing from OpenCV's stubs
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
