@@ -59,12 +59,10 @@ class Air:
         steps = np.array([0.0, *self._depths[::-1]])
         within = depth - steps[np.searchsorted(steps, depth) - 1]
         clear = np.exp(-within / self._light.visibility)
-        veil = (1 - clear)[:, None] * np.array(self._light.haze)
-        shape = (len(part), part.shape[1])
-        gain = np.broadcast_to(np.rint(255 * clear)[:, None], shape).astype(np.uint8)
-        add = np.broadcast_to(np.rint(veil)[:, None, :], part.shape).astype(np.uint8)
-        cv2.multiply(part, cv2.cvtColor(gain, cv2.COLOR_GRAY2BGR), dst=part, scale=1 / 255)
-        cv2.add(part, add, dst=part)
+        gain = np.repeat(np.rint(255 * clear), 3).astype(np.uint8).reshape(-1, 1, 3)
+        veil = np.rint((1 - clear)[:, None, None] * np.array(self._light.haze)).astype(np.uint8)
+        cv2.multiply(part, _widened(gain, part.shape[1]), dst=part, scale=1 / 255)
+        cv2.add(part, _widened(veil, part.shape[1]), dst=part)
 
     def _streaks(self, rng: np.random.Generator) -> Bytes:
         height, width = self._lens.height, self._lens.width
@@ -105,3 +103,9 @@ class Air:
         mixed = cv2.addWeighted(part, 1 - share, image, share, 0)
         mask = cv2.inRange(canvas.labels[first:], ids.ROAD, ids.SIDEWALK)
         cv2.copyTo(mixed, mask, part)
+
+
+def _widened(column: Bytes, width: int) -> Bytes:
+    """A column (h, 1, 3) repeated ``width`` times."""
+    size = (width, column.shape[0])
+    return np.asarray(cv2.resize(column, size, interpolation=cv2.INTER_NEAREST), np.uint8)

@@ -147,9 +147,9 @@ class Canvas:
 
         ``corners`` (4, 2): top left, top right, bottom right, bottom left of the texture.
         """
-        x0, y0 = max(math.floor(corners[:, 0].min()), 0), max(math.floor(corners[:, 1].min()), 0)
-        x1 = min(math.ceil(corners[:, 0].max()) + 1, self.labels.shape[1])
-        y1 = min(math.ceil(corners[:, 1].max()) + 1, self.labels.shape[0])
+        (left, top), (right, low) = corners.min(0).tolist(), corners.max(0).tolist()
+        x0, x1 = max(math.floor(left), 0), min(math.ceil(right) + 1, self.labels.shape[1])
+        y0, y1 = max(math.floor(top), 0), min(math.ceil(low) + 1, self.labels.shape[0])
         if x0 >= x1 or y0 >= y1:
             return
         right, low = texture.shape[1] - 0.5, texture.shape[0] - 0.5

@@ -19,7 +19,7 @@ from calibration.streetscape.stage import Draw, Stage
 
 Bytes = npt.NDArray[np.uint8]
 
-_SMALL = 22.0
+_SMALL = 26.0
 """Below this height in pixels a vehicle is drawn without its details."""
 _CARS = 8
 _TRACK = 1.55  # metres from the centre line to a tram track
