@@ -8,15 +8,13 @@ what pays on this machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from pipeline.kernels.axis import MAX_EXTENT, Axis, Float32Array, Int32Array
+from pipeline.kernels.axis import MAX_EXTENT, Axis, Int32Array
 from pipeline.kernels.checks import check_apart, check_array
 from pipeline.kernels.colours import Colours
 from pipeline.kernels.dispatch import active, thread_count
-from pipeline.kernels.reference import NO_CLASS, Int64Array, UInt8Array
+from pipeline.kernels.reference import NO_CLASS, Int64Array, LabelTiles, LogitTiles, UInt8Array
 
 
 def cut_tiles(
@@ -40,7 +38,7 @@ def cut_tiles(
 
 
 def blend_argmax(
-    tiles: Sequence[Float32Array],
+    tiles: LogitTiles,
     rows: Axis,
     cols: Axis,
     out: UInt8Array,
@@ -75,7 +73,7 @@ def blend_argmax(
 
 
 def pick_labels(
-    tiles: Sequence[UInt8Array],
+    tiles: LabelTiles,
     rows: Int32Array,
     cols: Int32Array,
     per_row: int,

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -21,11 +21,11 @@ from typing import Protocol
 
 from pipeline.errors import UsageError
 from pipeline.kernels import reference
-from pipeline.kernels.axis import Axis, Float32Array, Int32Array
+from pipeline.kernels.axis import Axis, Int32Array
 from pipeline.kernels.build import BuildError, UnsafeCacheError, build, cache_folder
 from pipeline.kernels.colours import Colours
 from pipeline.kernels.native import MODES, Library, NativeKernels
-from pipeline.kernels.reference import Int64Array, UInt8Array
+from pipeline.kernels.reference import Int64Array, LabelTiles, LogitTiles, UInt8Array
 
 MODE_VARIABLE = "REPMLP_EDGE_KERNELS"
 THREADS_VARIABLE = "REPMLP_EDGE_KERNEL_THREADS"
@@ -49,7 +49,7 @@ class Kernels(Protocol):
 
     def blend_argmax(
         self,
-        tiles: Sequence[Float32Array],
+        tiles: LogitTiles,
         rows: Axis,
         cols: Axis,
         out: UInt8Array,
@@ -59,7 +59,7 @@ class Kernels(Protocol):
 
     def pick_labels(
         self,
-        tiles: Sequence[UInt8Array],
+        tiles: LabelTiles,
         rows: Int32Array,
         cols: Int32Array,
         per_row: int,

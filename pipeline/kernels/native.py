@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from ctypes import POINTER, byref, c_float, c_int, c_int32, c_int64, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels.axis import Axis, Float32Array, Int32Array
+from pipeline.kernels.axis import Axis, Int32Array
 from pipeline.kernels.build import BuildError
 from pipeline.kernels.colours import Colours
-from pipeline.kernels.reference import Int64Array, UInt8Array
+from pipeline.kernels.reference import Int64Array, LabelTiles, LogitTiles, UInt8Array
 
 MODES = ("scalar", "avx2", "avx512", "neon")
 """Names in the order of ``enum edge_mode``."""
@@ -115,7 +114,7 @@ class NativeKernels:
 
     def blend_argmax(
         self,
-        tiles: Sequence[Float32Array],
+        tiles: LogitTiles,
         rows: Axis,
         cols: Axis,
         out: UInt8Array,
@@ -135,7 +134,7 @@ class NativeKernels:
 
     def pick_labels(
         self,
-        tiles: Sequence[UInt8Array],
+        tiles: LabelTiles,
         rows: Int32Array,
         cols: Int32Array,
         per_row: int,
@@ -195,7 +194,7 @@ class NativeKernels:
         return counts
 
 
-def _addresses(arrays: Sequence[npt.NDArray[Any]]) -> ctypes.Array[c_void_p]:
+def _addresses(arrays: LogitTiles | LabelTiles) -> ctypes.Array[c_void_p]:
     return (c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 

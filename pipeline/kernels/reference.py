@@ -7,6 +7,7 @@ functions of the package, already checked; ``threads`` is not used.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from pipeline.kernels.colours import Colours
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
 IntArray = npt.NDArray[np.integer]
+LogitTiles: TypeAlias = Sequence[Float32Array] | Float32Array
+LabelTiles: TypeAlias = Sequence[UInt8Array] | UInt8Array
+"""Tiles one by one, or as one array whose first axis they are."""
 
 NO_CLASS = 255
 """The label of a pixel where no class has a value above minus infinity."""
@@ -45,7 +49,7 @@ def cut_tiles(frame: UInt8Array, origins: Int32Array, out: UInt8Array, threads: 
         tile[...] = frame[rows[:, None], columns]
 
 
-def blend(tiles: Sequence[Float32Array], rows: Axis, cols: Axis) -> Float32Array:
+def blend(tiles: LogitTiles, rows: Axis, cols: Axis) -> Float32Array:
     """The tiles' logits (C, h, w), row-major over the tile grid, as one grid (C, H, W)."""
     grid = np.zeros((len(tiles[0]), rows.extent, cols.extent), np.float32)
     for index, tile in enumerate(tiles):
@@ -68,7 +72,7 @@ def winners(values: Float32Array) -> UInt8Array:
 
 
 def blend_argmax(
-    tiles: Sequence[Float32Array], rows: Axis, cols: Axis, out: UInt8Array, threads: int = 1
+    tiles: LogitTiles, rows: Axis, cols: Axis, out: UInt8Array, threads: int = 1
 ) -> None:
     """Blend on the stride-4 grid, sample it bilinearly, label each pixel with its winner.
 
@@ -104,7 +108,7 @@ def _neighbours(axis: Axis) -> tuple[IntArray, IntArray]:
 
 
 def pick_labels(
-    tiles: Sequence[UInt8Array],
+    tiles: LabelTiles,
     rows: Int32Array,
     cols: Int32Array,
     per_row: int,

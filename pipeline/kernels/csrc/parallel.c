@@ -22,7 +22,10 @@ int edge_parallel(edge_part part, void *work, int64_t count, int64_t grain, int 
     share shares[EDGE_MAX_THREADS];
     pthread_t started[EDGE_MAX_THREADS];
     char joinable[EDGE_MAX_THREADS] = {0};
-    int64_t most = grain > 0 ? count / grain : count;
+#ifdef EDGE_NO_GRAIN /* tests let threads share even the smallest work */
+    grain = 1;
+#endif
+    int64_t most = count / grain;
     int64_t parts = threads < EDGE_MAX_THREADS ? threads : EDGE_MAX_THREADS;
     if (parts > most) parts = most;
     if (parts <= 1) return part(work, 0, count);
