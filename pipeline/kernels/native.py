@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, byref, c_float, c_int, c_int32, c_int64, c_uint, c_void_p
+from ctypes import POINTER, byref, c_int, c_int32, c_int64, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.kernels.axis import Axis, Int32Array
 from pipeline.kernels.build import BuildError
@@ -28,10 +27,10 @@ class _CAxis(ctypes.Structure):
         ("size", c_int32),
         ("extent", c_int32),
         ("samples", c_int32),
-        ("origins", POINTER(c_int32)),
-        ("weights", POINTER(c_float)),
-        ("cells", POINTER(c_int32)),
-        ("fractions", POINTER(c_float)),
+        ("origins", c_void_p),
+        ("weights", c_void_p),
+        ("cells", c_void_p),
+        ("fractions", c_void_p),
     )
 
 
@@ -199,16 +198,13 @@ def _addresses(arrays: LogitTiles | LabelTiles) -> ctypes.Array[c_void_p]:
 
 
 def _c_axis(axis: Axis) -> _CAxis:
-    def pointer(array: npt.NDArray[Any], kind: type[Any]) -> Any:
-        return array.ctypes.data_as(POINTER(kind))
-
     return _CAxis(
         axis.tiles,
         axis.size,
         axis.extent,
         axis.samples,
-        pointer(axis.origins, c_int32),
-        pointer(axis.weights, c_float),
-        pointer(axis.cells, c_int32),
-        pointer(axis.fractions, c_float),
+        axis.origins.ctypes.data,
+        axis.weights.ctypes.data,
+        axis.cells.ctypes.data,
+        axis.fractions.ctypes.data,
     )
