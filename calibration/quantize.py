@@ -210,18 +210,18 @@ def _image_quantizer(graph: onnx.GraphProto) -> str | None:
     names = {value.name for value in graph.input}
     for node in graph.node:
         if node.op_type == "Cast" and node.input[0] in names:
-            return node.output[0]
+            return str(node.output[0])
     return None
 
 
 def _quantized_from(graph: onnx.GraphProto, node: onnx.NodeProto) -> str:
     """The tensor that a Q, or the Q before a DQ, reads."""
     if node.op_type == "QuantizeLinear":
-        return node.input[0]
+        return str(node.input[0])
     for other in graph.node:
         if other.output and other.output[0] == node.input[0]:
-            return other.input[0]
-    return node.input[0]
+            return str(other.input[0])
+    return str(node.input[0])
 
 
 def _drop_axis(node: onnx.NodeProto) -> None:

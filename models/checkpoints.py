@@ -26,6 +26,7 @@ from models.errors import ModelError, UnsafeCheckpointError
 from models.segmenter import PRESETS, Preset, Segmenter, build_segmenter, find_preset
 
 FORMAT = "repmlp-edge"
+WEIGHTS = Path(__file__).parent / "weights"
 MAX_BYTES = 8 << 30
 
 # MMSegmentation's UPerHead names -> ours.
@@ -129,6 +130,21 @@ def rename_keys(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor], 
 def form_of(tensors: Mapping[str, Tensor]) -> str:
     """``deploy`` if any FC3 has a bias, else ``train``."""
     return "deploy" if any(key.endswith(".fc3.bias") for key in tensors) else "train"
+
+
+def shipped_checkpoint(preset: str) -> Path:
+    """The checkpoint that comes with the package for a preset.
+
+    Raises ``ModelError`` when there is none, naming those there are.
+    """
+    path = WEIGHTS / f"{find_preset(preset).name}.safetensors"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))) or "none"
+        raise ModelError(
+            f"no weights are shipped for preset '{preset}' (shipped: {there}): "
+            "give --checkpoint FILE, or train it with scripts/train.py"
+        )
+    return path
 
 
 def load_into(model: Segmenter, path: Path) -> LoadReport:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -56,6 +56,9 @@ class StageEvent:
     seconds: float | None = None
 
 
+Notify: TypeAlias = Callable[[StageEvent], None]
+
+
 class Stage(ABC):
     """One step of the pipeline.
 
@@ -71,9 +74,7 @@ class Stage(ABC):
     produces: ClassVar[str]
     tools: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(
-        self, config: StageConfig, store: Store, notify: Callable[[StageEvent], None] | None = None
-    ) -> None:
+    def __init__(self, config: StageConfig, store: Store, notify: Notify | None = None) -> None:
         self.config = config
         self.store = store
         self._notify = notify or (lambda event: None)

@@ -1,0 +1,135 @@
+"""Opening an engine file: everything that could make it the wrong one is asked first.
+
+Beside ``NAME.xml`` or ``NAME.engine`` lies ``NAME.json``, its manifest. The manifest must match the
+files, the runtime's version and this machine before the runtime is handed anything.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from pipeline.artifact import Artifact, open_artifact, read_manifest
+from pipeline.engines.base import Engine
+from pipeline.engines.cpu import cpu_features, cpu_model
+from pipeline.errors import ArtifactError, EngineError
+
+SUFFIXES = (".xml", ".engine")
+_BUILD = "python scripts/build_engine.py"
+
+
+def manifest_of(path: Path) -> Path:
+    """Where the manifest of an engine file lies."""
+    return path.with_suffix(".json")
+
+
+def open_engine(path: Path, *, threads: int = 0, streams: int = 0, slots: int = 0) -> Engine:
+    """The engine of that file, on this machine.
+
+    Args:
+        path: ``.xml`` (OpenVINO), ``.engine`` (TensorRT) or ``.onnx`` (ONNX Runtime, executed
+            exactly as written: the slow reference).
+        threads: CPU threads; 0 is all.
+        streams: requests that run at the same time on a CPU; 0 is one, for low latency.
+        slots: requests that may be in flight; 0 is as many as the device wants.
+
+    Raises:
+        EngineError: no such file, or one that no runtime here opens.
+        ArtifactError: the manifest is missing or does not match the file, version or machine.
+        MissingDependencyError: the runtime is not installed.
+    """
+    if not path.is_file():
+        raise EngineError(f"engine '{path}' does not exist", hint=f"{_BUILD} makes one")
+    if path.suffix == ".onnx":
+        from pipeline.engines.onnxruntime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(path, threads=threads)
+    if path.suffix not in SUFFIXES:
+        raise EngineError(
+            f"'{path}' is not an engine: expected {', '.join(SUFFIXES)} or .onnx",
+            hint="name the file that build_engine.py printed",
+        )
+    artifact = _trusted(path)
+    if path.suffix == ".engine":
+        from pipeline.engines.tensorrt import open_tensorrt
+
+        return open_tensorrt(path, artifact.manifest)
+    _check_openvino(artifact)
+    from pipeline.engines.openvino import OpenVINOEngine
+
+    # One folder per content: OpenVINO's own cache goes by file name and time, which can lie.
+    cache = user_cache_path("repmlp-edge") / "openvino" / artifact.manifest.key[:20]
+    return OpenVINOEngine(
+        path, precision=str(artifact.facts["precision"]), threads=threads, streams=streams,
+        slots=slots, cache=cache,
+    )  # fmt: skip
+
+
+def find_engine(folder: Path) -> Path:
+    """The newest engine in ``folder`` that was built for this machine.
+
+    Raises ``EngineError`` when there is none, saying how to make one.
+    """
+    candidates = [p for suffix in SUFFIXES for p in folder.glob(f"*{suffix}")]
+    reasons = []
+    for path in sorted(candidates, key=lambda p: p.stat().st_mtime, reverse=True):
+        try:
+            artifact = Artifact(read_manifest(manifest_of(path)), manifest_of(path))
+            if path.suffix == ".xml":
+                _check_openvino(artifact)
+        except ArtifactError as error:
+            reasons.append(str(error))
+            continue
+        return path
+    why = f"; the newest: {reasons[0]}" if reasons else ""
+    raise EngineError(f"no engine in '{folder}' fits this machine{why}", hint=f"{_BUILD} makes one")
+
+
+def _trusted(path: Path) -> Artifact:
+    try:
+        artifact = open_artifact(manifest_of(path))
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}", hint=f"build it again: {_BUILD}") from error
+    if artifact.kind != "engine" or artifact.path.name != path.name:
+        raise ArtifactError(f"'{manifest_of(path)}' is not the manifest of '{path.name}'")
+    return artifact
+
+
+def _check_openvino(artifact: Artifact) -> None:
+    """Raise ``ArtifactError`` unless the engine was verified with this OpenVINO on such a CPU."""
+    facts = artifact.facts
+    name = artifact.path.name
+    again = _rebuild_command(artifact)
+    try:
+        here = metadata.version("openvino")
+    except metadata.PackageNotFoundError:
+        here = None  # opening it will say which package to install
+    built = facts.get("tools", {}).get("openvino")
+    if here is not None and built != here:
+        raise ArtifactError(
+            f"engine '{name}' was verified with OpenVINO {built}, here is {here}", hint=again
+        )
+    device = facts.get("device", {})
+    if tuple(device.get("features", ())) != cpu_features() or device.get("cpu") != cpu_model():
+        raise ArtifactError(
+            f"engine '{name}' was verified on {device.get('cpu')} ({_short(device)}), "
+            f"this is {cpu_model()} ({_short({'features': cpu_features()})})",
+            hint=again,
+        )
+
+
+def _short(device: dict[str, object]) -> str:
+    features = device.get("features") or ()
+    telling = [f for f in features if "vnni" in f or "amx" in f or "bf16" in f or "dp" in f]  # type: ignore[attr-defined]  # JSON
+    return ", ".join(telling) or "no int8 instructions"
+
+
+def _rebuild_command(artifact: Artifact) -> str:
+    facts = artifact.facts
+    height, width = artifact.manifest.inputs[0].shape[1:3]
+    return (
+        f"{_BUILD} --precision {facts.get('precision')} --preset {facts.get('preset')} "
+        f"--shape {height}x{width}"
+    )

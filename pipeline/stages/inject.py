@@ -1,0 +1,66 @@
+"""Checkpoint -> deploy checkpoint: locality injection, each block proven."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from models.checkpoints import load_segmenter, save_segmenter
+from models.locality import TOLERANCE, inject_locality
+from pipeline.artifact import Artifact, Manifest, hash_of, sha256_of
+from pipeline.errors import CheckpointError
+from pipeline.stage import Product, Stage, StageConfig
+
+
+def checkpoint_artifact(path: Path) -> Artifact:
+    """A checkpoint file as the artifact that the pipeline starts from."""
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint '{path}' does not exist")
+    digest = sha256_of(path)
+    manifest = Manifest(
+        kind="checkpoint", main=path.name, files={path.name: digest}, key=hash_of(digest),
+        provenance={"checkpoint": {"name": path.name, "sha256": digest}},
+    )  # fmt: skip
+    return Artifact(manifest, path.parent / "checkpoint.json")
+
+
+class InjectConfig(StageConfig):
+    """``preset`` where the checkpoint does not say it; ``form`` of injection."""
+
+    preset: str | None = None
+    form: Literal["full", "split"] = "split"
+
+
+class InjectStage(Stage):
+    """One input: the checkpoint. A checkpoint already in deploy form passes through as it is."""
+
+    name = "inject"
+    version = 1
+    produces = "deploy-checkpoint"
+    tools = ("torch",)
+    config: InjectConfig
+
+    def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
+        """See ``Stage``. Raises ``InjectionError`` naming a block that cannot be merged."""
+        (source,) = inputs
+        model, preset, report = load_segmenter(source.path, self.config.preset)
+        proofs = []
+        if report.form == "train":
+            injection = inject_locality(model, self.config.form)
+            model, proofs = injection.model, [asdict(proof) for proof in injection.proofs]
+        save_segmenter(model, preset.name, folder / "deploy.safetensors")
+        return Product(
+            main="deploy.safetensors",
+            facts={
+                "preset": preset.name,
+                "naming": report.naming,
+                "form": self.config.form if proofs else "as in the checkpoint",
+                "skipped": list(report.skipped),
+                "tolerance": TOLERANCE,
+                "error": max((p["error"] for p in proofs), default=None),
+                "stored_error": max((p["stored_error"] for p in proofs), default=None),
+                "blocks": proofs,
+            },
+        )

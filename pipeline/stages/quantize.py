@@ -1,0 +1,87 @@
+"""Float ONNX + calibration frames -> one Q/DQ graph, spelled for each back end and linted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from calibration.frames import FrameList
+from calibration.qdq_lint import Backend, lint
+from calibration.quantize import QuantizeSettings, float_nodes, quantize
+from calibration.spelling import to_int8_spelling
+from pipeline.artifact import Artifact
+from pipeline.errors import CheckFailedError
+from pipeline.stage import Notify, Product, Stage, StageConfig
+from pipeline.store import Store
+from pipeline.verify import batches
+
+OPENVINO_GRAPH, TENSORRT_GRAPH = "model.int8.openvino.onnx", "model.int8.tensorrt.onnx"
+
+
+class QuantizeConfig(StageConfig):
+    """How ranges are found, and from which frames: their list's hash is part of the key."""
+
+    settings: dict[str, Any]
+    frames: str
+    count: int
+
+
+class QuantizeStage(Stage):
+    """One input: the float graph. ``notify_frame`` is told how many frames were used."""
+
+    name = "quantize"
+    version = 1
+    produces = "qdq-onnx"
+    tools = ("nncf", "onnx", "onnxruntime", "numpy")
+    config: QuantizeConfig
+
+    def __init__(
+        self, settings: QuantizeSettings, store: Store, frames: FrameList,
+        notify: Notify | None = None, notify_frame: Callable[[int], None] | None = None,
+    ) -> None:  # fmt: skip
+        config = QuantizeConfig(
+            settings=settings.as_json(), frames=frames.sha256, count=len(frames)
+        )
+        super().__init__(config, store, notify)
+        self.settings, self.frames, self.notify_frame = settings, frames, notify_frame
+
+    def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
+        """See ``Stage``. Raises ``CheckFailedError`` naming a node that breaks the rules."""
+        (source,) = inputs
+        graph = onnx.load(source.path)
+        batch, height, width, _channels = source.manifest.inputs[0].shape
+        images = self.frames.images(height, width)
+        count = -(-len(self.frames) // batch)
+        quantized = quantize(
+            graph, list(batches(images, batch, count)), count, self.settings, self.notify_frame
+        )
+        allowed = float_nodes(quantized, self.settings.float_patterns)
+        spellings: dict[str, tuple[Backend, onnx.ModelProto]] = {
+            OPENVINO_GRAPH: ("openvino", quantized),
+            TENSORRT_GRAPH: ("tensorrt", to_int8_spelling(quantized)),
+        }
+        for name, (backend, model) in spellings.items():
+            violations = lint(model, backend, allowed)
+            if violations:
+                first = violations[0]
+                raise CheckFailedError(
+                    f"the {backend} graph breaks rule '{first.rule}' at node '{first.node}': "
+                    f"{first.message} ({len(violations)} violations in all)"
+                )
+            onnx.save(model, folder / name)
+        pairs = sum(node.op_type == "QuantizeLinear" for node in quantized.graph.node)
+        return Product(
+            main=OPENVINO_GRAPH,
+            others=(TENSORRT_GRAPH,),
+            inputs=source.manifest.inputs,
+            outputs=source.manifest.outputs,
+            facts={
+                "quantizers": pairs,
+                "float_nodes": allowed,
+                "calibration": self.frames.provenance(),
+                "preprocessing": "uint8 BGR, aspect kept, reflected borders; scale exactly 1",
+            },
+        )

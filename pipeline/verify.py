@@ -1,0 +1,95 @@
+"""Comparison of an engine with the graph it came from, on real frames.
+
+Labels are what users see, so labels are what is compared: the argmax of the logits at stride 4.
+Agreement is the share of positions at which two networks name the same class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two networks on the same frames.
+
+    Attributes:
+        labels: share of positions with the same class, 0 to 1.
+        worst: the same on the frame where it is lowest.
+        logits: ||a - b|| / ||b|| over all frames.
+        frames: how many were compared.
+    """
+
+    labels: float
+    worst: float
+    logits: float
+    frames: int
+
+    def as_json(self) -> dict[str, float | int]:
+        """Plain JSON, rounded to what is meaningful."""
+        return {
+            "labels": round(self.labels, 6), "worst_frame": round(self.worst, 6),
+            "logits_error": round(self.logits, 9), "frames": self.frames,
+        }  # fmt: skip
+
+
+class AgreementMeter:
+    """Adds up pairs of logits (N, C, H, W) batch by batch."""
+
+    def __init__(self) -> None:
+        self._same: list[float] = []
+        self._error = 0.0
+        self._norm = 0.0
+
+    def add(self, mine: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> None:
+        """One batch of each. Logits that are not finite agree with nothing."""
+        finite = np.isfinite(mine).all(axis=1)
+        same = (mine.argmax(axis=1) == reference.argmax(axis=1)) & finite
+        self._same += [float(s) for s in same.reshape(len(mine), -1).mean(axis=1)]
+        gap = mine.astype(np.float64) - reference.astype(np.float64)
+        self._error += float(
+            np.square(np.nan_to_num(gap, nan=1e30, posinf=1e30, neginf=1e30)).sum()
+        )
+        self._norm += float(np.square(reference.astype(np.float64)).sum())
+
+    def result(self) -> Agreement:
+        """What was added so far. Raises ``ValueError`` when that is nothing."""
+        if not self._same:
+            raise ValueError("nothing was compared")
+        error = float(np.sqrt(self._error / self._norm)) if self._norm else float("inf")
+        return Agreement(float(np.mean(self._same)), min(self._same), error, len(self._same))
+
+
+def batches(
+    frames: Iterable[npt.NDArray[np.uint8]], size: int, limit: int
+) -> Iterable[npt.NDArray[np.uint8]]:
+    """Stacks of ``size`` frames, at most ``limit`` of them; a last short stack is filled up."""
+    held: list[npt.NDArray[np.uint8]] = []
+    given = 0
+    for frame in frames:
+        held.append(frame)
+        if len(held) == size:
+            yield np.stack(held)
+            held, given = [], given + 1
+            if given == limit:
+                return
+    if held:
+        yield np.stack(held + [held[-1]] * (size - len(held)))
+
+
+def compare(
+    engine: Engine, references: dict[str, Engine], stacks: Iterable[npt.NDArray[np.uint8]]
+) -> dict[str, Agreement]:
+    """The engine against each reference on the same stacks of frames."""
+    meters = {name: AgreementMeter() for name in references}
+    for stack in stacks:
+        mine = engine.infer(stack)
+        for name, reference in references.items():
+            meters[name].add(mine, reference.infer(stack))
+    return {name: meter.result() for name, meter in meters.items()}
