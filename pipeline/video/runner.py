@@ -74,6 +74,8 @@ class Stream:
     outlet: Outlet
     painter: Painter
     stats: StreamStats
+    thread: threading.Thread | None = None
+    """The outlet's."""
     accepted: int = 0
     ended: bool = False
 
@@ -141,10 +143,14 @@ class Runner:
         Raises:
             EdgeError: the first failure of any thread, after all of them have ended.
         """
-        names = {f"feed {s.stats.source}": self._feeding(s) for s in self.streams}
-        names |= {"submit": self._submit, "collect": self._collect}
-        outlets = {f"outlet {s.stats.source}": s.outlet.run for s in self.streams}
-        threads = [self._thread(name, work) for name, work in (names | outlets).items()]
+        threads = [
+            self._thread("submit", self._submit),
+            self._thread("collect", self._collect),
+            *(self._thread(f"feed {s.stats.source}", self._feeding(s)) for s in self.streams),
+        ]
+        for stream in self.streams:
+            stream.thread = self._thread(f"outlet {stream.stats.source}", stream.outlet.run)
+            threads.append(stream.thread)
         for thread in threads:
             thread.start()
         try:
@@ -189,9 +195,8 @@ class Runner:
             if job is not None and job.ticket is not None:
                 self._segmenter.discard(job.ticket, timeout=1.0)
         self._flights.clear()
-        stuck = {thread.name for thread in threads if thread.is_alive()}
         for stream in self.streams:
-            if f"outlet {stream.stats.source}" in stuck:
+            if stream.thread is not None and stream.thread.is_alive():
                 continue  # its sinks are in use by a thread that does not answer
             error = stream.outlet.close()
             self._error = self._error or error

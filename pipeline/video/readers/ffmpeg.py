@@ -25,8 +25,17 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-_TEXT_FORMATS: Final = frozenset({"tty", "bin", "xbin", "adf", "idf"})
-"""FFmpeg renders any text file as a video of its letters; nobody means that."""
+_FILE_FORMATS: Final = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,nut,dv,gif,ivf,obu,yuv4mpegpipe,"
+    "h264,hevc,m4v,mjpeg,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe"
+)
+"""What a file may be. FFmpeg knows hundreds more: text files as a video of their letters, playlists
+that lead elsewhere, and decoders that few have ever tested."""
+
+_STREAM_FORMATS: Final = f"{_FILE_FORMATS},rtsp,rtp,sdp,hls,mpjpeg,live_flv"
+"""What may come over the network."""
+
+_NO_VIDEO: Final = "not a video, or one that is truncated or damaged"
 
 _MAX_ERRORS_IN_A_ROW: Final = 256
 """So many undecodable packets without one picture between them: it is not going to get better."""
@@ -119,8 +128,6 @@ class FFmpegReader:
 
     def _choose_stream(self) -> VideoStream:
         name = self._spec.name
-        if self._container.format.name in _TEXT_FORMATS:
-            raise SourceError(f"'{name}' is text, not a video")
         stream: Any = self._container.streams.best("video")
         if stream is None:
             raise SourceError(f"'{name}' holds no video stream")
@@ -219,18 +226,20 @@ def _open(av: Any, spec: SourceSpec, options: SourceOptions) -> InputContainer:
         # An absolute path behind 'file:' is never taken for a protocol, whatever its name; and a
         # playlist on disk may not send us to the network or to other programs.
         target = f"file:{Path(target).absolute()}"
-        settings["protocol_whitelist"] = "file,crypto,data"
+        settings |= {"protocol_whitelist": "file", "format_whitelist": _FILE_FORMATS}
     elif scheme in ("rtsp", "rtsps"):
         settings |= {
             "rtsp_transport": "tcp",  # UDP loses packets, and a lost packet is a damaged picture
             "fflags": "nobuffer",
             "analyzeduration": "1000000",
             "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",
+            "format_whitelist": _STREAM_FORMATS,
         }
     else:
-        settings["protocol_whitelist"] = (
-            "http,https,tcp,tls,crypto,httpproxy,rtmp,rtmps,srt,udp,rtp"
-        )
+        settings |= {
+            "protocol_whitelist": "http,https,tcp,tls,crypto,httpproxy,rtmp,rtmps,srt,udp,rtp",
+            "format_whitelist": _STREAM_FORMATS,
+        }
     try:
         container: InputContainer = av.open(
             target, options=settings, timeout=(options.open_timeout, options.read_timeout)
@@ -250,7 +259,8 @@ def _reason(error: Exception, timeout: float) -> str:
     """What went wrong, in words; never FFmpeg's own text, which repeats the URL's password."""
     kind = type(error).__name__
     known = {
-        "InvalidDataError": "not a video, or one that is truncated or damaged",
+        "InvalidDataError": _NO_VIDEO,
+        "ArgumentError": _NO_VIDEO,  # a format that is not among the allowed
         "ExitError": f"no answer within {timeout:g} s",
         "HTTPUnauthorizedError": "the server wants a user name and password",
         "HTTPForbiddenError": "the server does not allow it",

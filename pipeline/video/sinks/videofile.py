@@ -28,6 +28,9 @@ ENDINGS: Final = (".mp4", ".mov", ".mkv")
 _CLOCK: Final = Fraction(1, 90_000)
 """The tick of the written timestamps, in seconds: MPEG's own."""
 
+_FRAGMENT: Final = "1000000"
+"""Microseconds of video that a killed run loses at most."""
+
 _ONE_THREAD_PIXELS: Final = 1920 * 1088
 """Up to this size one encoder thread keeps up, and takes least from the engine."""
 
@@ -38,8 +41,8 @@ _BT601, _STUDIO_RANGE, _BT709_TRC = 6, 1, 1
 class VideoFileSink:
     """Writes the canvas to ``.mp4``, ``.mov`` or ``.mkv``.
 
-    4:2:0 video has even sides, so an odd one gets one more row or column, a copy of its last.
-    Frames of another size than the first are fitted into it, aspect kept.
+    4:2:0 video has even sides, of a macroblock's 16 pixels at least; where a frame has not, its
+    last row or column is repeated. Frames of another size than the first are fitted into it, aspect kept.
 
     Raises:
         UsageError: another ending.
@@ -109,10 +112,10 @@ class VideoFileSink:
         self._file.remove()
 
     def _open(self, height: int, width: int) -> VideoStream:
-        height, width = height + height % 2, width + width % 2
-        settings = {}
+        height, width = _file_size(height, width)
+        settings = {"flush_packets": "1"}  # else a killed run leaves a buffer unwritten
         if self._file.output.suffix.lower() != ".mkv":
-            settings["movflags"] = "hybrid_fragmented"
+            settings |= {"movflags": "hybrid_fragmented", "frag_duration": _FRAGMENT}
         self._container = self._av.open(str(self._file.path), "w", container_options=settings)
         coded = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
         stream: Any = self._container.add_stream(coded, rate=25)
@@ -143,10 +146,9 @@ class VideoFileSink:
         even, (height, width) = self._even, canvas.shape[:2]
         if canvas.shape == even.shape:
             return canvas
-        if (height + height % 2, width + width % 2) == even.shape[:2]:
-            even[:height, :width] = canvas
-            even[height:, :width] = canvas[-1]
-            even[:, width:] = even[:, width - 1 : width]
+        if _file_size(height, width) == even.shape[:2]:
+            below, right = even.shape[0] - height, even.shape[1] - width
+            cv2.copyMakeBorder(canvas, 0, below, 0, right, cv2.BORDER_REPLICATE, dst=even)
             return even
         factor = min(even.shape[0] / height, even.shape[1] / width)
         high, wide = max(1, int(height * factor)), max(1, int(width * factor))
@@ -159,3 +161,8 @@ class VideoFileSink:
     def _failed(self, error: Exception) -> SinkError:
         reason = getattr(error, "strerror", None) or type(error).__name__
         return SinkError(f"'{self._file.output}': {reason}; nothing of it was kept")
+
+
+def _file_size(height: int, width: int) -> tuple[int, int]:
+    """The sides of a file for frames of this size."""
+    return max(16, height + height % 2), max(16, width + width % 2)

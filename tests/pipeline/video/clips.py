@@ -29,8 +29,10 @@ def numbered(number: int, height: int = HEIGHT, width: int = WIDTH) -> Pixels:
 
 
 def number_of(picture: Pixels) -> int:
-    """The number that ``numbered`` wrote, compression notwithstanding."""
+    """The number that ``numbered`` wrote, compression notwithstanding; -1 where none fits."""
     height, width = picture.shape[:2]
+    if height < 2 or width < BITS:
+        return -1
     edges = np.linspace(0, width, BITS + 1).astype(int)
     bars = [picture[: height // 2, edges[b] : edges[b + 1]].mean() > 127 for b in range(BITS)]
     return sum(1 << bit for bit, bright in enumerate(bars) if bright)

@@ -56,7 +56,11 @@ def test_colours_are_right(tmp_path: Path) -> None:
     path = tmp_path / "colour.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 48))
     picture = np.zeros((48, 64, 3), np.uint8)
-    picture[:, :20], picture[:, 20:40], picture[:, 40:] = (200, 30, 40), (30, 180, 60), (40, 50, 210)
+    picture[:, :20], picture[:, 20:40], picture[:, 40:] = (
+        (200, 30, 40),
+        (30, 180, 60),
+        (40, 50, 210),
+    )
     for _ in range(3):
         writer.write(picture)
     writer.release()
@@ -147,8 +151,7 @@ def test_what_is_no_video_is_one_clear_line(
     assert callable(make)
     path = make(tmp_path)
     with pytest.raises(SourceError) as caught:
-        read_all(open_path(path))
-        raise SourceError(f"'{path}' gave no frame")  # a playlist may open and be empty
+        open_path(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == "", "FFmpeg keeps quiet"
@@ -159,7 +162,9 @@ def test_one_frame_file(tmp_path: Path) -> None:
     assert [number_of(picture) for _time, picture in found] == [0]
 
 
-def test_colon_in_a_file_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colon_in_a_file_name_is_no_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_clip(tmp_path / "plain.mp4", 2).rename(tmp_path / "tcp:evil.mp4")
     monkeypatch.chdir(tmp_path)
     assert len(read_all(open_path(Path("tcp:evil.mp4")))) == 2
@@ -186,7 +191,7 @@ def test_streets_are_deterministic_and_move() -> None:
             assert reader.grab() is not None
             reader.retrieve(out)
         pictures.append(out)
-    np.testing.assert_array_equal(*pictures)
+    np.testing.assert_array_equal(pictures[0], pictures[1])
     assert pictures[0].std() > 10
 
 
