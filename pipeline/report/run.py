@@ -1,0 +1,186 @@
+"""The whole report, from open engines to written files.
+
+Scores are kept in ``OUTPUT/evaluation.state`` under a key over everything they depend on: contents
+of the engines, versions, machine, contents of the frames. The same report asked for again scores
+nothing; an interrupted one goes on; limits may change without scoring anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.artifact import hash_of
+from pipeline.report.bootstrap import RESAMPLES
+from pipeline.report.evaluate import check_comparable, evaluate
+from pipeline.report.frames import CheckedFrames, choose
+from pipeline.report.pictures import picture_frames
+from pipeline.report.records import LAYOUT_VERSION, RecordArray, StateFile
+from pipeline.report.render import ReportFiles, write_report
+from pipeline.report.schema import Report
+from pipeline.report.subjects import Subject, machine, patch_of
+from pipeline.report.summarise import ReportOptions, summarise
+from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP
+
+STATE_NAME: Final = "evaluation.state"
+EXACT_FRAMES: Final = 20
+"""Frames the exact graph scores unless told otherwise: it is many times slower than an engine."""
+
+Notify = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What to report.
+
+    Attributes:
+        output: folder of the report.
+        max_drop: see ``verdict``, points.
+        max_class_drop: see ``verdict``, points.
+        exact_frames: how many frames the exact graph scores; ``None`` for all.
+        patch: (height, width) of the network's patches in pixels of its input; ``None`` for what
+            the candidate says of itself.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        fresh: forget what an earlier run scored.
+        dataset: facts on the data set for the report's provenance, plain JSON.
+    """
+
+    output: Path
+    max_drop: float = MAX_DROP
+    max_class_drop: float = MAX_CLASS_DROP
+    exact_frames: int | None = EXACT_FRAMES
+    patch: tuple[int, int] | None = None
+    resamples: int = RESAMPLES
+    seed: int = 0
+    fresh: bool = False
+    dataset: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """The open engines: reference, candidate, and the candidate's exact graph if it is known."""
+
+    reference: Subject
+    candidate: Subject
+    exact: Subject | None = None
+
+    def check(self) -> None:
+        """Refuse engines that cannot be compared, see ``check_comparable``."""
+        check_comparable([each.contestant for each in self.all()])
+
+    def all(self) -> list[Subject]:
+        """Those there are."""
+        return [self.reference, self.candidate, *([self.exact] if self.exact else [])]
+
+
+def make_report(
+    subjects: Subjects,
+    frames: CheckedFrames,
+    options: RunOptions,
+    notify: Notify = lambda what, done, total: None,
+) -> tuple[Report, ReportFiles]:
+    """Score what is not scored yet, and write the report.
+
+    Raises:
+        EngineError: engines that cannot be compared, or that fail.
+        DatasetError, CalibrationDataError: frames that cannot be scored.
+        ArtifactError: another process is writing this report.
+        SinkError: the output cannot be written.
+        UsageError: limits that cannot be.
+        KeyboardInterrupt: what was scored so far is kept.
+    """
+    patch = options.patch or patch_of(subjects.candidate)
+    chosen = choose(len(frames.names), options.exact_frames) if subjects.exact else []
+    reference, candidate = subjects.reference.contestant, subjects.candidate.contestant
+    key = hash_of(
+        {
+            "layout": LAYOUT_VERSION,
+            "engines": [subject.identity() for subject in subjects.all()],
+            "exact": chosen,
+            "frames": frames.digest,
+            "patch": patch,
+            "machine": machine(),
+        }
+    )
+    count = len(frames.names)
+    with StateFile(options.output / STATE_NAME, key) as state:
+        if options.fresh:
+            state.clear()
+        resumed = state.resumed
+        notify("scoring", resumed, count)
+        records = evaluate(
+            frames,
+            reference,
+            candidate,
+            subjects.exact.contestant if subjects.exact else None,
+            exact_frames=frozenset(chosen),
+            patch=patch,
+            records=state,
+            on_frame=lambda done: notify("scoring", done, count),
+        )
+        report = summarise(
+            records,
+            frames.names,
+            ReportOptions(
+                max_drop=options.max_drop,
+                max_class_drop=options.max_class_drop,
+                resamples=options.resamples,
+                seed=options.seed,
+                reference=reference.name,
+                candidate=candidate.name,
+                patch=patch,
+                left_out=frames.problems,
+                provenance=_provenance(subjects, frames, options, resumed),
+            ),
+        )
+        middling = _middling(records) if report.patch_edges else None
+    wanted = [changed.index for changed in report.changed_frames]
+    if middling is not None and middling not in wanted:
+        wanted.append(middling)
+    pictures = picture_frames(
+        frames,
+        reference,
+        candidate,
+        wanted,
+        patch=patch,
+        on_frame=lambda done: notify("picturing", done, len(wanted)),
+    )
+    figure = next((picture for picture in pictures if picture.index == middling), None)
+    return report, write_report(options.output, report, pictures, figure)
+
+
+def _middling(records: RecordArray) -> int:
+    """The frame of median disagreement."""
+    shares = records["differ"][:, 0] / records["pixels"]
+    return int(shares.argsort(kind="stable")[len(shares) // 2])
+
+
+def _provenance(
+    subjects: Subjects, frames: CheckedFrames, options: RunOptions, resumed: int
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "candidate": subjects.candidate.provenance(),
+        "reference": subjects.reference.provenance(),
+        "dataset": {
+            **(options.dataset or {}),
+            "frames": len(frames.names),
+            "left out": len(frames.problems),
+            "contents sha256": frames.digest,
+        },
+        "machine": machine(),
+        "evaluation": {
+            "frames scored by an earlier run": resumed,
+            "bootstrap resamples": options.resamples,
+            "bootstrap seed": options.seed,
+        },
+    }
+    if subjects.exact is not None:
+        found["exact graph"] = {
+            "file": subjects.exact.path.name,
+            "sha256": dict(subjects.exact.files),
+        }
+    return found

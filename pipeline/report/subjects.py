@@ -1,0 +1,135 @@
+"""The engines of a report: opened, identified by content, and traced to where they came from."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact import Manifest, open_artifact, read_manifest, sha256_of
+from pipeline.engines.base import Engine
+from pipeline.engines.cpu import cpu_features, cpu_model
+from pipeline.engines.opening import manifest_of, open_engine
+from pipeline.errors import ArtifactError
+from pipeline.inference import Segmenter
+from pipeline.report.evaluate import Contestant
+from pipeline.stage import tool_versions
+
+STORE = ".store"
+"""Where the build keeps the artifacts of its stages, beside the engines."""
+
+_TOOLS = ("numpy", "opencv-python", "openvino", "onnxruntime", "tensorrt")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An open engine of the report; close ``engine`` when done.
+
+    Attributes:
+        name: how the report calls it.
+        path: the file.
+        engine: opened.
+        files: SHA-256 of each of its files, by name.
+        manifest: what it was built from; ``None`` for a bare ONNX file.
+    """
+
+    name: str
+    path: Path
+    engine: Engine
+    files: Mapping[str, str]
+    manifest: Manifest | None
+
+    @property
+    def contestant(self) -> Contestant:
+        """A segmenter over the engine that keeps frames' aspect and pads."""
+        return Contestant(self.name, Segmenter(self.engine, tiles="fit"))
+
+    def identity(self) -> dict[str, Any]:
+        """What its labels depend on, as plain JSON: contents, runtime and device, not paths."""
+        info = asdict(self.engine.info)
+        del info["path"]
+        return {"files": sorted(self.files.values()), "info": info}
+
+    def provenance(self) -> dict[str, Any]:
+        """For the report: the file, what executes it and how, and every stage it came through."""
+        info = self.engine.info
+        found: dict[str, Any] = {
+            "file": str(self.path),
+            "sha256": dict(self.files),
+            "back end": info.backend,
+            "device": info.device,
+            "precision": info.precision,
+            "runtime": dict(info.extra),
+            "executed layers": dict(info.executed),
+        }
+        if self.manifest is not None:
+            stages = dict(self.manifest.provenance)
+            # The last stage repeats the engine's own facts.
+            stages.pop(str(self.manifest.facts.get("stage")), None)
+            found |= {"agreement": self.manifest.facts.get("agreement"), "stages": stages}
+        return found
+
+
+def open_subject(name: str, path: Path) -> Subject:
+    """Open an engine of any back end.
+
+    Raises:
+        EngineError, ArtifactError, MissingDependencyError: see ``open_engine``.
+    """
+    engine = open_engine(path)
+    try:
+        manifest = None if path.suffix == ".onnx" else read_manifest(manifest_of(path))
+        files = {path.name: sha256_of(path)} if manifest is None else manifest.files
+        return Subject(name, path, engine, files, manifest)
+    except BaseException:
+        engine.close()
+        raise
+
+
+def exact_graph_of(subject: Subject) -> Path | None:
+    """The Q/DQ graph an engine was built from, where the build's store still holds it whole.
+
+    It is the quantized graph whose own history is the beginning of the engine's.
+    """
+    if subject.manifest is None or "quantize" not in subject.manifest.provenance:
+        return None
+    history = subject.manifest.provenance
+    for path in sorted((subject.path.parent / STORE).glob("quantize-*/artifact.json")):
+        try:
+            found = read_manifest(path)
+            if all(history.get(stage) == facts for stage, facts in found.provenance.items()):
+                return open_artifact(path).path
+        except ArtifactError:
+            continue  # altered or half-written: then it is not the graph
+    return None
+
+
+def patch_of(subject: Subject) -> tuple[int, int] | None:
+    """(height, width) of the network's patches in pixels of its input, where that can be known.
+
+    The manifest says it, or names the preset, whose numbers come with the network's code.
+    """
+    if subject.manifest is None:
+        return None
+    side = subject.manifest.facts.get("patch")
+    if side is None:
+        preset = subject.manifest.facts.get("preset")
+        try:
+            from models.segmenter import PRESETS
+        except ModuleNotFoundError:
+            return None  # no torch here
+        side = PRESETS[preset].unit if preset in PRESETS else None
+    return (side, side) if isinstance(side, int) and side > 0 else None
+
+
+def machine() -> dict[str, Any]:
+    """This machine and the versions on it, as plain JSON."""
+    return {
+        "cpu": cpu_model(),
+        "instructions": list(cpu_features()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: found for name, found in tool_versions(_TOOLS).items() if found},
+    }

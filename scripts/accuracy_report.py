@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""Compare an engine with its reference on labelled frames: what was lost, where, ship it or not.
+
+Writes report.html, report.json, report.md and report.xml (JUnit). Exit code 0: passed,
+1: regression, 2: bad input. An interrupted run goes on when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from calibration.cityscapes import SPLITS, dataset_root
+from pipeline.console import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_REGRESSION,
+    Parser,
+    parse_shape,
+    positive_int,
+    print_json,
+    progress_bar,
+    run_command,
+    say,
+    warn,
+)
+from pipeline.errors import MissingDependencyError, UsageError
+from pipeline.report import wording
+from pipeline.report.bootstrap import RESAMPLES
+from pipeline.report.frames import CheckedFrames, check_frames
+from pipeline.report.run import EXACT_FRAMES, RunOptions, Subjects, make_report
+from pipeline.report.schema import Report
+from pipeline.report.subjects import Subject, exact_graph_of, open_subject
+from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from pipeline.build import BuildResult
+
+PRECISIONS = ("fp32", "fp16", "int8")
+BUILD_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetensors")
+
+
+def build_parser() -> Parser:
+    """Every option of the command."""
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add(
+        "--reference", default="fp32", metavar="ENGINE",
+        help=f"an engine's path, or {', '.join(PRECISIONS)}: built as needed (default: fp32)",
+    )  # fmt: skip
+    add("--candidate", default="int8", metavar="ENGINE", help="the same (default: int8)")
+    add(
+        "--dataset",
+        metavar="ROOT",
+        help="Cityscapes tree (default: CITYSCAPES_DATASET, or streets)",
+    )
+    add("--split", default="val", choices=SPLITS)
+    add("--limit", type=positive_int, metavar="N", help="score N frames, spread evenly")
+    add(
+        "--skip-bad", action="store_true", help="leave out frames that cannot be scored, and say so"
+    )
+    add(
+        "--max-drop", type=float, default=MAX_DROP, metavar="POINTS",
+        help="loss of mIoU allowed (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--max-class-drop", type=float, default=MAX_CLASS_DROP, metavar="POINTS",
+        help="loss of one class's IoU allowed (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--exact", default=str(EXACT_FRAMES), metavar="all|N|none",
+        help="frames that the exact Q/DQ graph scores too, slowly (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--patch", type=parse_shape, metavar="HxW",
+        help="the network's patches in pixels of its input, where the engine does not say",
+    )  # fmt: skip
+    add("--output", type=Path, default=Path("report"), metavar="DIR")
+    add("--fresh", action="store_true", help="score all frames again, resume nothing")
+    add("--resamples", type=positive_int, default=RESAMPLES, help="of the bootstrap")
+    add("--seed", type=int, default=0, help="of the bootstrap")
+    add("--json", action="store_true", help="print report.json on stdout")
+    made = parser.add_argument_group("engines that are built, see build_engine.py")
+    made.add_argument("--shape", type=parse_shape, metavar="HxW")
+    made.add_argument("--checkpoint", type=Path, metavar="FILE")
+    made.add_argument("--preset", metavar="NAME")
+    made.add_argument("--backend", default="openvino")
+    made.add_argument("--injection", default="split")
+    made.add_argument("--frames", type=positive_int, default=128, help="calibration frames")
+    made.add_argument(
+        "--engines", type=Path, default=Path("engines"), metavar="DIR", help="where they are kept"
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, score, write, print."""
+    options = build_parser().parse_args(arguments)
+    check_limits(options.max_drop, options.max_class_drop)
+    exact_frames = parse_exact(options.exact)
+    if find_spec("jinja2") is None:
+        raise MissingDependencyError("jinja2", "report", why="writing the report")
+    asked = RunOptions(
+        output=options.output, max_drop=options.max_drop, max_class_drop=options.max_class_drop,
+        exact_frames=exact_frames, patch=options.patch, resamples=options.resamples,
+        seed=options.seed, fresh=options.fresh,
+        dataset={"root": str(dataset_root(options.dataset) or "procedural streets"),
+                 "split": options.split, "limit": options.limit},
+    )  # fmt: skip
+    with ExitStack() as stack:
+        subjects = open_subjects(options, stack, with_exact=exact_frames != 0)
+        frames = checked_frames(options)
+        with progress_bar() as bar:
+            tasks = {}
+
+            def notify(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(what, total=total)
+                    if what == "scoring" and done:
+                        say(f"{done} of {total} frames were scored before (--fresh forgets them)")
+                bar.update(tasks[what], completed=done)
+
+            try:
+                report, files = make_report(subjects, frames, asked, notify)
+            except KeyboardInterrupt:
+                say("interrupted: scores are kept, give the same command again to go on")
+                return EXIT_INTERRUPTED
+    tell(report)
+    say(f"report: {files.html}")
+    if options.json:
+        print_json(report.model_dump(mode="json"))
+    return EXIT_OK if report.passed else EXIT_REGRESSION
+
+
+def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> Subjects:
+    """Open what has a path, build and open what is a precision, find the exact graph."""
+    asked = {"--reference": options.reference, "--candidate": options.candidate}
+    found: dict[str, Subject] = {}
+    for option, name in asked.items():
+        if name in PRECISIONS:
+            continue
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(
+                f"{option} {name}: no such engine file, nor a precision ({', '.join(PRECISIONS)})"
+            )
+        found[option] = opened(path.stem, path, stack)
+    graph: Path | None = None
+    for option, name in asked.items():
+        if name in PRECISIONS:
+            other = next(iter(found.values()), None)
+            result = built(options, name, other)
+            found[option] = opened(name, result.engine, stack)
+            if option == "--candidate" and result.quantized is not None:
+                graph = result.quantized.path
+    reference, candidate = found["--reference"], found["--candidate"]
+    if reference.name == candidate.name:
+        reference = replace(reference, name=f"{reference.name} (reference)")
+    graph = graph or exact_graph_of(candidate)
+    exact = opened("exact graph", graph, stack) if graph and with_exact else None
+    subjects = Subjects(reference, candidate, exact)
+    subjects.check()
+    return subjects
+
+
+def opened(name: str, path: Path, stack: ExitStack) -> Subject:
+    """An open engine that is closed with the stack."""
+    subject = open_subject(name, path)
+    stack.callback(subject.engine.close)
+    return subject
+
+
+def built(options: Namespace, precision: str, other: Subject | None) -> BuildResult:
+    """Build an engine, or find it; of the other one's size and preset where not told."""
+    for package in BUILD_PACKAGES:
+        if find_spec(package) is None:
+            raise MissingDependencyError(package, "build", why=f"building the {precision} engine")
+    from pipeline.build import DEFAULT_SHAPE, BuildOptions, build
+
+    shape, preset = options.shape, options.preset
+    if other is not None:
+        height, width = other.engine.inputs[0].shape[1:3]
+        shape = shape or (height, width)
+        if preset is None and options.checkpoint is None and other.manifest is not None:
+            preset = other.manifest.facts.get("preset")
+    say(f"{precision}: building the engine, or finding it in '{options.engines}'")
+    return build(
+        BuildOptions(
+            precision=precision, backend=options.backend, checkpoint=options.checkpoint,
+            preset=preset, shape=shape or DEFAULT_SHAPE, dataset=dataset_root(options.dataset),
+            frames=options.frames, output=options.engines, injection=options.injection,
+        )
+    )  # fmt: skip
+
+
+def checked_frames(options: Namespace) -> CheckedFrames:
+    """The frames to score, every file looked at."""
+    root = dataset_root(options.dataset)
+    if root is None:
+        if find_spec("torch") is None:
+            raise UsageError("no data set: give --dataset ROOT or set CITYSCAPES_DATASET")
+        from pipeline.build import open_dataset
+
+        say("no data set given (--dataset or CITYSCAPES_DATASET): using procedural streets")
+        root = open_dataset(None, options.engines).root
+    with progress_bar() as bar:
+        task = bar.add_task("checking files", total=None)
+        frames = check_frames(
+            root, options.split, limit=options.limit, skip_bad=options.skip_bad,
+            on_frames=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    for problem in frames.problems:
+        warn(f"left out: {problem}")
+    return frames
+
+
+def parse_exact(text: str) -> int | None:
+    """``all`` -> ``None``, ``none`` -> 0, else a whole number."""
+    if text in ("all", "none"):
+        return None if text == "all" else 0
+    if not text.isdecimal():
+        raise UsageError(f"--exact {text}: give all, none, or a number of frames")
+    return int(text)
+
+
+def tell(report: Report) -> None:
+    """The verdict, for a person at a terminal."""
+    colour = "green" if report.passed else "red"
+    say(f"[bold {colour}]{'PASSED' if report.passed else 'REGRESSION'}[/] {wording.lead(report)}")
+    say(f"  {wording.worst(report)} {wording.sureness(report)}")
+    if report.attribution:
+        say(f"  {wording.attribution(report.attribution)}")
+    if report.patch_edges:
+        say(f"  {wording.edges(report.patch_edges)}")
+    else:
+        say("  Patch edges were not judged: a single patch, or its size is not known (--patch).")
+
+
+if __name__ == "__main__":
+    run_command(main)
