@@ -16,6 +16,8 @@ right here:
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -107,19 +109,21 @@ def quantize(
         return {name: frame}
 
     fix = OverflowFix.ENABLE if settings.overflow_fix else OverflowFix.DISABLE
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(frames, feed),
-        preset=nncf.QuantizationPreset.PERFORMANCE,
-        target_device=nncf.TargetDevice.CPU,
-        subset_size=count,
-        ignored_scope=nncf.IgnoredScope(names=float_nodes(model, settings.float_patterns)),
-        advanced_parameters=AdvancedQuantizationParameters(
-            overflow_fix=fix,
-            disable_bias_correction=not settings.bias_correction,
-            activations_range_estimator_params=_estimator(settings.estimator),
-        ),
-    )
+    # nncf draws its own progress on stdout, where a command's JSON belongs.
+    with contextlib.redirect_stdout(io.StringIO()):
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(frames, feed),
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            target_device=nncf.TargetDevice.CPU,
+            subset_size=count,
+            ignored_scope=nncf.IgnoredScope(names=float_nodes(model, settings.float_patterns)),
+            advanced_parameters=AdvancedQuantizationParameters(
+                overflow_fix=fix,
+                disable_bias_correction=not settings.bias_correction,
+                activations_range_estimator_params=_estimator(settings.estimator),
+            ),
+        )
     return make_regular(quantized)
 
 

@@ -36,7 +36,7 @@ from pipeline.store import Store
 DEFAULT_SHAPE = (512, 1024)
 CHECK_FRAMES = 8
 # Enough streets to calibrate with and to look at, where no data set is at hand.
-STREETS = {"train": 128, "val": 24}
+STREETS_TRAIN, STREETS_VAL = 128, 24
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def open_dataset(root: Path | None, output: Path, notify: Notify | None = None) 
     there = folder.is_dir()
     if notify is not None and not there:
         notify(StageEvent("streets"))
-    write_dataset(folder, **STREETS)
+    write_dataset(folder, train=STREETS_TRAIN, val=STREETS_VAL)
     if notify is not None:
         notify(StageEvent("streets", there, time.perf_counter() - start))
     return Cityscapes(folder)
