@@ -28,7 +28,6 @@ _KINDS = ("reference", "exact", "candidate")
 def attribute(
     records: RecordArray,
     *,
-    first_difference: str | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> schema.Attribution | None:
@@ -36,7 +35,6 @@ def attribute(
 
     Args:
         records: (F,) of ``records.RECORD``.
-        first_difference: the node at which engine and graph part, if somebody knows.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
@@ -66,7 +64,6 @@ def attribute(
         engine_interval=schema.as_range(engine),
         agreement=100.0 * (1.0 - float(apart)),
         cause=cause(quantization, engine),
-        first_difference=first_difference,
         classes=[
             schema.AttributionClass(
                 name=CLASS_NAMES[c],

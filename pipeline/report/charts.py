@@ -183,7 +183,7 @@ def edge_effects(section: PatchEdges, names: tuple[str, str]) -> str:
     ]
     ends = [0.0, section.margin, -0.2 * section.margin]
     for _name, effect, _css in kinds:
-        ends += [effect.excess or 0.0]
+        ends += [effect.excess]
         ends += [effect.interval.low, effect.interval.high] if effect.interval else []
     low, high = min(ends), max(ends)
     room = 0.06 * (high - low)
@@ -200,11 +200,10 @@ def edge_effects(section: PatchEdges, names: tuple[str, str]) -> str:
         drawing.text(116, y + 4, name, "small", anchor="end")
         if effect.interval:
             drawing.line(x(effect.interval.low), y, x(effect.interval.high), y, f"whisker {css}")
-        if effect.excess is not None:
-            drawing.dot(x(effect.excess), y, 5, f"fill-{css}", f"{signed(effect.excess)} points")
+        drawing.dot(x(effect.excess), y, 5, f"fill-{css}", f"{signed(effect.excess)} points")
     drawing.text(x(0), 116, "0", "small", anchor="middle")
     drawing.text(x(section.margin), 116, f"+{section.margin:g}", "small", anchor="middle")
-    drawing.text(238, 129, "points worse at edges than inside", "small", anchor="middle")
+    drawing.text(238, 129, "points worse at edges than beside", "small", anchor="middle")
     return str(drawing)
 
 

@@ -1,16 +1,16 @@
 """Are predictions at patch edges as good as inside patches? Figure 6 of the paper as a number.
 
-Near an edge are the pixels within ``NEAR`` pixels of the network's input, of an edge between two
-patches; interior are all others. Their error rates alone do not answer the question, because
-edges lie at fixed places of the picture where other things are than elsewhere: an edge along the
-horizon is full of poles. So every stratum s of equal truth class and equal distance to a border
-between labels is compared with itself (direct standardisation to the pixels near an edge):
+Error rates near edges and in interiors do not answer the question by themselves: edges lie at
+fixed places of the picture, and an edge along the horizon is full of poles. So each pixel near an
+edge is compared with pixels just beside the edge, of its own frame, around the same crossing of
+edges, of the same truth class, and equally far from a border between labels
+(``zones.edge_surplus``):
 
-    excess = sum_s (E_s - N_s * e_s / n_s) / sum_s N_s      in points
+    excess = sum of surplus / sum of pixels compared, over all frames, in points
 
-with N_s pixels and E_s errors near an edge, n_s and e_s inside; strata without interior pixels
-are left out of both sums. It is how many of 100 pixels near an edge are wrong that would be right
-in the interior of a patch.
+It is how many of 100 pixels near an edge are wrong that would be right a little farther inside.
+What remains is that the picture itself changes over those few pixels: the same statistic around
+lines that are no edges measures that (see docs/report.md).
 
 The interval comes from resampling frames, and the verdict from a margin (as in trials of
 non-inferiority): *as good* when the whole interval lies at or below ``MARGIN`` points, *worse*
@@ -27,14 +27,12 @@ import numpy.typing as npt
 
 from pipeline.report.bootstrap import RESAMPLES, Interval, Values, interval, resample
 from pipeline.report.zones import (
+    NEAR,
     PATCH_BINS,
     differing,
     wrong_in_candidate,
     wrong_in_reference,
 )
-
-NEAR: Final = 8.0
-"""Two cells of the stride-4 logits; one of ``PATCH_BINS``."""
 
 MARGIN: Final = 1.0
 """Points by which edges may be worse and still be called as good."""
@@ -49,8 +47,9 @@ class EdgeEffect:
     """One kind of event (an error, a disagreement) near patch edges and inside patches.
 
     Attributes:
-        near, interior: share of pixels with it, in points, not adjusted for anything.
-        excess: see the module; NaN where no stratum can be compared.
+        near: share of pixels near an edge with it, in points, not adjusted for anything.
+        interior: the same of interior pixels.
+        excess: see the module.
         interval: of ``excess``; ``None`` with fewer than two frames.
     """
 
@@ -65,11 +64,13 @@ class EdgeReport:
     """The patch-edge section.
 
     Attributes:
-        reference, candidate: errors of each engine.
+        reference: errors of the reference.
+        candidate: errors of the candidate.
         disagreement: pixels the two label differently.
         verdict: on the candidate's errors.
         change: by how many points the candidate's excess is above the reference's.
         change_interval: of ``change``.
+        compared: share of the pixels near an edge that have their like beside it, in points.
     """
 
     reference: EdgeEffect
@@ -78,43 +79,55 @@ class EdgeReport:
     verdict: EdgeVerdict
     change: float
     change_interval: Interval | None
+    compared: float
 
 
 def patch_edge_report(
-    outcomes: npt.NDArray[np.integer[Any]], *, resamples: int = RESAMPLES, seed: int = 0
+    surplus: npt.NDArray[np.float64],
+    outcomes: npt.NDArray[np.integer[Any]],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> EdgeReport | None:
     """Measure the effect of patch edges.
 
     Args:
-        outcomes: (F, *OUTCOMES_SHAPE) counts, see ``zones``.
+        surplus: (F, 4), of every frame what ``zones.edge_surplus`` gives.
+        outcomes: ``OUTCOMES_SHAPE``, the counts of all frames together.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
     Returns:
-        The section, or ``None`` where no pixel lies near an edge or none in an interior: the
-        frames are single patches, or patches are too small to have an interior.
+        The section, or ``None`` where no pixel near an edge has its like beside it: the frames are
+        single patches, say, or patches are too small.
     """
-    table = np.stack([_zoned(frame) for frame in outcomes])
-    total = table.sum(0, dtype=np.float64)
-    if not total[..., 0].sum(0).all():
+    total = surplus.sum(0)
+    if not total[0] > 0:
         return None
     observed = _excess(total)
     drawn: list[Interval | None] = [None] * 4
-    if len(table) > 1:
-        values = resample([table], _with_change, resamples=resamples, seed=seed)
+    if len(surplus) > 1:
+        values = resample([surplus], _excess, resamples=resamples, seed=seed)
         drawn = [interval(values[:, kind]) for kind in range(4)]
-    rates = 100.0 * total[..., 1:].sum(0) / total[..., :1].sum(0)
+    by_bin = outcomes.sum((0, 1), dtype=np.int64)
+    near, inside = by_bin[:_NEAR_BINS].sum(0), by_bin[_NEAR_BINS:].sum(0)
     reference, candidate, disagreement = (
-        EdgeEffect(float(rates[0, kind]), float(rates[1, kind]), float(observed[kind]), drawn[kind])
-        for kind in range(3)
+        EdgeEffect(
+            100.0 * float(kind(near) / near.sum()),
+            100.0 * float(kind(inside) / inside.sum()),
+            float(observed[which]),
+            drawn[which],
+        )
+        for which, kind in enumerate((wrong_in_reference, wrong_in_candidate, differing))
     )
     return EdgeReport(
         reference,
         candidate,
         disagreement,
-        verdict=edge_verdict(drawn[1]),
-        change=float(observed[1] - observed[0]),
+        verdict=edge_verdict(candidate.interval),
+        change=float(observed[3]),
         change_interval=drawn[3],
+        compared=100.0 * float(total[0] / near.sum()),
     )
 
 
@@ -127,31 +140,11 @@ def edge_verdict(excess: Interval | None, margin: float = MARGIN) -> EdgeVerdict
     return "worse" if excess.low > margin else "undecided"
 
 
-def _zoned(outcomes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
-    """One frame as (strata, 2, 4): near and interior; pixels, then the three kinds of event."""
-    kinds = (
-        outcomes.sum(-1, dtype=np.int64),
-        wrong_in_reference(outcomes),
-        wrong_in_candidate(outcomes),
-        differing(outcomes),
-    )
-    counts = np.stack(kinds, -1)
-    near = counts[..., :_NEAR_BINS, :].sum(-2)
-    inside = counts[..., _NEAR_BINS:, :].sum(-2)
-    return np.stack([near, inside], -2).reshape(-1, 2, 4)
-
-
 def _excess(totals: Values) -> Values:
-    """(..., strata, 2, 4) -> (..., 3): points of excess of each kind of event."""
-    near, inside = totals[..., 0, :], totals[..., 1, :]
-    comparable = inside[..., :1] > 0
-    expected = near[..., :1] * inside[..., 1:] / np.where(comparable, inside[..., :1], 1.0)
-    surplus = np.where(comparable, near[..., 1:] - expected, 0.0).sum(-2)
-    pixels = np.where(comparable, near[..., :1], 0.0).sum(-2)
-    return np.where(pixels > 0, 100.0 * surplus / np.where(pixels > 0, pixels, 1.0), np.nan)
+    """(..., 4) -> (..., 4): excess of the three kinds of event, and of the second over the first.
 
-
-def _with_change(totals: Values) -> Values:
-    """The three excesses, and the candidate's above the reference's."""
-    excess = _excess(totals)
+    NaN where no pixel was compared.
+    """
+    pixels = totals[..., :1]
+    excess = np.where(pixels > 0, 100.0 * totals[..., 1:] / np.where(pixels > 0, pixels, 1), np.nan)
     return np.concatenate([excess, excess[..., 1:2] - excess[..., :1]], -1)

@@ -24,12 +24,12 @@ from pipeline.report.frames import FrameSource
 from pipeline.report.records import RECORD, MemoryRecords, RecordArray, Records
 from pipeline.report.zones import (
     CLASSES,
-    PATCH_BINS,
-    BinArray,
     LabelArray,
+    PatchMap,
     border_bins,
     count_outcomes,
-    patch_bins,
+    edge_surplus,
+    patch_map,
 )
 
 
@@ -129,7 +129,7 @@ class _Loop:
         self._exact = exact
         self._patch = patch
         self._warm: set[tuple[int, ...]] = set()
-        self._bins: tuple[tuple[int, ...], BinArray] | None = None
+        self._map: tuple[tuple[int, ...], PatchMap] | None = None
 
     def record(self, index: int, with_exact: bool) -> RecordArray:
         """One frame, all engines."""
@@ -143,9 +143,9 @@ class _Loop:
         ):
             record[field] = _confusion(truth, predicted, contestant, name)
         before, after = labels
-        record["outcomes"] = count_outcomes(
-            truth, before, after, border_bins(truth), self._patch_bins(truth)
-        )
+        table = count_outcomes(truth, before, after, border_bins(truth), self._patch_map(truth))
+        record["outcomes"] = table.sum(0)
+        record["edges"] = edge_surplus(table)
         record["pixels"] = truth.size
         differ = [np.count_nonzero(before != after), 0, 0]
         if with_exact and self._exact is not None:
@@ -175,15 +175,11 @@ class _Loop:
             seconds[which] = ticket.infer, perf_counter() - begin
         return labels, seconds
 
-    def _patch_bins(self, truth: LabelArray) -> BinArray:
-        if self._bins is None or self._bins[0] != truth.shape:
-            if self._patch is None:
-                bins = np.full(truth.shape, len(PATCH_BINS) - 1, np.uint8)
-            else:
-                plan = self._pair[1].segmenter.plan(*truth.shape)
-                bins = patch_bins(plan, self._patch)
-            self._bins = truth.shape, bins
-        return self._bins[1]
+    def _patch_map(self, truth: LabelArray) -> PatchMap:
+        if self._map is None or self._map[0] != truth.shape:
+            plan = self._pair[1].segmenter.plan(*truth.shape)
+            self._map = truth.shape, patch_map(plan, self._patch)
+        return self._map[1]
 
 
 def _confusion(

@@ -40,6 +40,7 @@ class CheckedFrames:
     """Frames of a Cityscapes split that were all found good.
 
     Attributes:
+        pairs: the frames' files.
         names: of the frames, ``CITY_SEQUENCE_FRAME``.
         digest: SHA-256 over the contents of all their files, in order.
         problems: one line for each frame that was left out.
@@ -49,14 +50,14 @@ class CheckedFrames:
         self, dataset: Cityscapes, pairs: Sequence[FramePair], digest: str, problems: Sequence[str]
     ) -> None:
         self._dataset = dataset
-        self._pairs = tuple(pairs)
+        self.pairs = tuple(pairs)
         self.names = tuple(pair.name for pair in pairs)
         self.digest = digest
         self.problems = tuple(problems)
 
     def read(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """See ``FrameSource``. Raises ``CalibrationDataError`` for a file that changed since."""
-        return self._dataset.read(self._pairs[index])
+        return self._dataset.read(self.pairs[index])
 
 
 def choose(count: int, limit: int | None) -> list[int]:

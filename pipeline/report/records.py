@@ -40,6 +40,8 @@ RECORD: Final = np.dtype(
         ("exact", "<u4", (CLASSES, CLASSES + 1)),
         ("has_exact", "<i4"),
         ("outcomes", "<u4", OUTCOMES_SHAPE),
+        # From ``zones.edge_surplus``.
+        ("edges", "<f8", (4,)),
         # Over all pixels of the frame, scored or not: how many there are, and on how many
         # reference and candidate, reference and exact, exact and candidate differ.
         ("pixels", "<i8"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from calibration.cityscapes import FramePair
 from pipeline.artifact import hash_of
 from pipeline.report.bootstrap import RESAMPLES
 from pipeline.report.evaluate import check_comparable, evaluate
@@ -30,6 +31,10 @@ EXACT_FRAMES: Final = 20
 
 Notify = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
+
+
+Bisect = Callable[[Subject, FramePair], "str | None"]
+"""Given the exact graph and a frame, finds the first node at which the engine leaves it."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,16 @@ def make_report(
     frames: CheckedFrames,
     options: RunOptions,
     notify: Notify = lambda what, done, total: None,
+    bisect: Bisect | None = None,
 ) -> tuple[Report, ReportFiles]:
     """Score what is not scored yet, and write the report.
+
+    Args:
+        subjects: the open engines.
+        frames: what to score.
+        options: see there.
+        notify: told of progress.
+        bisect: asked for the node at fault where the drop is the engine's.
 
     Raises:
         EngineError: engines that cannot be compared, or that fail.
@@ -137,6 +150,11 @@ def make_report(
                 provenance=_provenance(subjects, frames, options, resumed),
             ),
         )
+        found = report.attribution
+        if bisect and subjects.exact and found and found.cause in ("engine", "both"):
+            node = bisect(subjects.exact, frames.pairs[chosen[0]])
+            found = found.model_copy(update={"first_difference": node})
+            report = report.model_copy(update={"attribution": found})
         middling = _middling(records) if report.patch_edges else None
     wanted = [changed.index for changed in report.changed_frames]
     if middling is not None and middling not in wanted:

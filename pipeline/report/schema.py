@@ -138,9 +138,9 @@ class EdgeEffectRow(_Part):
 
     near: float
     interior: float
-    excess: float | None = Field(
-        description="points by which edges are worse than interiors of equal class and equal "
-        "distance to a border between labels"
+    excess: float = Field(
+        description="points by which pixels near an edge are worse than those beside it of the "
+        "same frame, place, class and distance to a border between labels"
     )
     interval: Range | None
 
@@ -150,13 +150,17 @@ class PatchEdges(_Part):
 
     patch: tuple[int, int] = Field(description="height and width in pixels of the network's input")
     near_within: float = Field(description="pixels of the network's input")
+    beside_within: float = Field(description="pixels of the network's input")
     margin: float
     verdict: Literal["as good", "worse", "undecided"] = Field(description="on the candidate")
     passed: bool | None = Field(description="true, false; null where undecided")
     reference: EdgeEffectRow
     candidate: EdgeEffectRow
     disagreement: EdgeEffectRow
-    change: float | None = Field(description="candidate's excess - reference's excess")
+    compared: float = Field(
+        description="share of pixels near an edge that have their like beside it"
+    )
+    change: float = Field(description="candidate's excess - reference's excess")
     change_interval: Range | None
     by_distance: list[DistanceRow]
 
@@ -207,7 +211,9 @@ class Attribution(_Part):
     cause: Literal["neither", "quantization", "engine", "both", "unknown"] = Field(
         description="whose drop is greater than chance, by its interval"
     )
-    first_difference: str | None = Field(description="the first node at which the two part")
+    first_difference: str | None = Field(
+        default=None, description="the first node at which engine and graph part, if looked for"
+    )
     classes: list[AttributionClass]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,24 @@ def open_subject(name: str, path: Path) -> Subject:
     except BaseException:
         engine.close()
         raise
+
+
+def told_apart(reference: Subject, candidate: Subject) -> tuple[Subject, Subject]:
+    """The two, named as shortly as tells them apart: by precision, back end, file name or role."""
+    spellings = [_spellings(subject) for subject in (reference, candidate)]
+    names = next(
+        (pair for pair in zip(*spellings, strict=True) if pair[0] != pair[1]),
+        (f"{reference.path.stem} (reference)", candidate.path.stem),
+    )
+    return replace(reference, name=names[0]), replace(candidate, name=names[1])
+
+
+def _spellings(subject: Subject) -> tuple[str, str, str]:
+    """Ever longer names. A bare ONNX file does not say its precision."""
+    info, stem = subject.engine.info, subject.path.stem
+    if subject.manifest is None:
+        return stem, stem, stem
+    return info.precision, f"{info.precision} {info.backend}", stem
 
 
 def exact_graph_of(subject: Subject) -> Path | None:

@@ -49,7 +49,6 @@ class ReportOptions:
         candidate: how it calls the candidate.
         patch: (height, width) of the network's patches, ``None`` if not known.
         left_out: one line for each frame that was not scored.
-        first_difference: the node at which the candidate leaves its exact graph, if known.
         sensitivity: rows of that chart, if it was measured.
         provenance: plain JSON.
     """
@@ -62,7 +61,6 @@ class ReportOptions:
     candidate: str = "candidate"
     patch: tuple[int, int] | None = None
     left_out: tuple[str, ...] = ()
-    first_difference: str | None = None
     sensitivity: tuple[schema.SensitivityRow, ...] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -118,7 +116,6 @@ def summarise(records: RecordArray, names: Sequence[str], options: ReportOptions
         scored_pixels=int(before.sum()),
         attribution=attribute(
             records,
-            first_difference=options.first_difference,
             resamples=options.resamples,
             seed=options.seed,
         ),

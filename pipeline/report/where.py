@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.report import schema
-from pipeline.report.edges import MARGIN, NEAR, EdgeEffect, patch_edge_report
+from pipeline.report.edges import MARGIN, EdgeEffect, patch_edge_report
 from pipeline.report.records import RecordArray
 from pipeline.report.zones import (
+    BESIDE,
     BORDER_BINS,
+    NEAR,
     PATCH_BINS,
     Outcome,
     differing,
@@ -74,21 +76,23 @@ def patch_edges(
     """
     if patch is None:
         return None
-    found = patch_edge_report(records["outcomes"], resamples=resamples, seed=seed)
+    found = patch_edge_report(records["edges"], outcomes, resamples=resamples, seed=seed)
     if found is None:
         return None
     verdicts = {"as good": True, "worse": False, "undecided": None}
     return schema.PatchEdges(
         patch=patch,
         near_within=NEAR,
+        beside_within=BESIDE,
         margin=MARGIN,
         verdict=found.verdict,
         passed=verdicts[found.verdict],
         reference=_effect(found.reference),
         candidate=_effect(found.candidate),
         disagreement=_effect(found.disagreement),
-        change=_number(found.change),
+        change=found.change,
         change_interval=schema.as_range(found.change_interval),
+        compared=found.compared,
         by_distance=_by_distance(outcomes.sum((0, 1)), PATCH_BINS),
     )
 
@@ -97,7 +101,7 @@ def _effect(effect: EdgeEffect) -> schema.EdgeEffectRow:
     return schema.EdgeEffectRow(
         near=effect.near,
         interior=effect.interior,
-        excess=_number(effect.excess),
+        excess=effect.excess,
         interval=schema.as_range(effect.interval),
     )
 
@@ -123,7 +127,3 @@ def changed_frames(records: RecordArray, names: Sequence[str]) -> list[schema.Ch
 def share(part: Any, whole: Any) -> float:
     """100 * part / whole as a plain float; 0 of nothing is 0."""
     return 100.0 * float(part) / float(whole) if whole else 0.0
-
-
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -47,12 +47,9 @@ def sureness(report: Report) -> str:
 def edges(section: PatchEdges) -> str:
     """The verdict on patch edges."""
     excess = section.candidate.excess
-    if excess is None:
-        return "No pixel near a patch edge has its like inside a patch: nothing can be compared."
     size = (
-        f"Compared with interior pixels of the same class, equally far from a border between "
-        f"labels, {abs(excess):.2f} of 100 pixels {'more' if excess >= 0 else 'fewer'} are wrong "
-        f"within {section.near_within:g} pixels of an edge"
+        f"Of 100 pixels within {section.near_within:g} pixels of an edge, {abs(excess):.2f} "
+        f"{'more' if excess >= 0 else 'fewer'} are wrong than of like pixels beside them"
         f"{interval_text(section.candidate.interval)}."
     )
     claims = {
@@ -82,6 +79,14 @@ def attribution(section: Attribution) -> str:
     )
     first = section.first_difference
     return f"{claims[section.cause]} {parts}" + (f" They part first at {first}." if first else "")
+
+
+def data(report: Report) -> str:
+    """How many frames of what."""
+    dataset = report.provenance.get("dataset", {})
+    named = [str(dataset[key]) for key in ("split", "root") if dataset.get(key)]
+    frames = f"{report.frames} frame{'' if report.frames == 1 else 's'}"
+    return " of ".join([frames, *named])
 
 
 def speed(report: Report) -> str:

@@ -5,11 +5,13 @@ Distances are put into few bins, and each frame becomes one small table of count
     outcomes[truth class, label-border bin, patch-edge bin, outcome]
 
 of which every figure on *where* pixels are wrong or differ is a sum. The last axis tells what the
-two engines made of a pixel; see ``Outcome``.
+two engines made of a pixel; see ``Outcome``. What patch edges do is measured within the frame, see
+``edge_surplus``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
@@ -25,8 +27,18 @@ CLASSES: Final = len(CLASS_NAMES)
 BORDER_BINS: Final = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Lower ends of the label-border bins, in pixels of the label; the last is open."""
 
-PATCH_BINS: Final = (0.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+PATCH_BINS: Final = (0.0, 4.0, 8.0, 16.0, 24.0, 32.0, 64.0)
 """Lower ends of the patch-edge bins, in pixels of the network's input; the last is open."""
+
+NEAR: Final = 8.0
+"""A pixel nearer to a patch edge than this is *near* it: two cells of the stride-4 logits."""
+
+BESIDE: Final = 24.0
+"""Pixels that are not near an edge but nearer than this are compared with those that are. Close
+enough that little else changes, far enough that there are twice as many."""
+
+_NEAR_BINS: Final = slice(0, PATCH_BINS.index(NEAR))
+_BESIDE_BINS: Final = slice(PATCH_BINS.index(NEAR), PATCH_BINS.index(BESIDE))
 
 LabelArray = npt.NDArray[np.uint8]
 BinArray = npt.NDArray[np.uint8]
@@ -80,28 +92,55 @@ def border_bins(labels: LabelArray) -> BinArray:
     return bins
 
 
-def patch_bins(plan: TilePlan, patch: tuple[int, int]) -> BinArray:
-    """(H, W) index into ``PATCH_BINS`` of every pixel of a frame.
+@dataclass(frozen=True)
+class PatchMap:
+    """Where the pixels of frames of one size lie among the network's patches.
 
-    The distance is from the pixel's centre to the nearest edge between two patches inside the
-    frame, in pixels of the network's input. Where no such edge is, every pixel is in the last bin.
+    Attributes:
+        bins: (H, W) uint8 index into ``PATCH_BINS``, by the distance from the pixel's centre to
+            the nearest edge between two patches inside the frame, in pixels of the network's
+            input. Where no such edge is, every pixel is in the last bin.
+        places: (H, W) uint16, which place a pixel belongs to. A place is as large as a patch, with
+            the crossing of two edges in its middle; so pixels near an edge and beside it lie
+            around the same point of the picture, on all sides of the edge alike.
+        count: how many places there are.
+    """
+
+    bins: BinArray
+    places: npt.NDArray[np.uint16]
+    count: int
+
+
+def patch_map(plan: TilePlan, patch: tuple[int, int] | None) -> PatchMap:
+    """Lay the patches over a frame.
 
     Args:
         plan: how frames of this size meet the network.
-        patch: (height, width) of a patch in pixels of the network's input.
+        patch: (height, width) of a patch in pixels of the network's input; ``None`` if not known,
+            and then there are no edges.
     """
-    axes = []
+    if patch is None:
+        last = np.full(plan.frame, len(PATCH_BINS) - 1, np.uint8)
+        return PatchMap(last, np.zeros(plan.frame, np.uint16), 1)
+    bins, places = [], []
     for dim, edges in enumerate(plan.patch_edges(patch)):
-        scale = plan.picture[dim] / plan.frame[dim]
-        centres = np.arange(plan.frame[dim]) + 0.5
+        side, scale = plan.frame[dim], plan.picture[dim] / plan.frame[dim]
+        centres = np.arange(side) + 0.5
+        distance = np.full(side, np.inf)
         if len(edges):
             distance = np.abs(centres[:, None] - edges).min(1) * scale
-        else:
-            distance = np.full(len(centres), np.inf)
-        axes.append((np.digitize(distance, PATCH_BINS) - 1).astype(np.uint8))
+        bins.append((np.digitize(distance, PATCH_BINS) - 1).astype(np.uint8))
+        # The frame's own border is the middle of the places that it cuts off.
+        middles = np.concatenate([[0.0], edges, [float(side)]])
+        places.append(np.abs(centres[:, None] - middles).argmin(1))
     # The nearer of the two axes decides, and binning keeps the order.
-    nearer: BinArray = np.minimum(axes[0][:, None], axes[1])
-    return nearer
+    columns = int(places[1].max()) + 1
+    together = places[0][:, None] * columns + places[1]
+    return PatchMap(
+        np.minimum(bins[0][:, None], bins[1]),
+        together.astype(np.uint16),
+        (int(places[0].max()) + 1) * columns,
+    )
 
 
 def count_outcomes(
@@ -109,29 +148,64 @@ def count_outcomes(
     reference: LabelArray,
     candidate: LabelArray,
     border: BinArray,
-    patch: BinArray,
+    patches: PatchMap,
 ) -> npt.NDArray[np.int64]:
-    """The frame's table of ``OUTCOMES_SHAPE``; ignored pixels are not in it.
+    """The frame's table (places, *OUTCOMES_SHAPE); ignored pixels are not in it.
 
     Args:
         truth: (H, W) uint8 train ids.
         reference: the same, as the reference labelled them.
         candidate: the same, as the candidate did.
         border: from ``border_bins(truth)``.
-        patch: from ``patch_bins``.
+        patches: from ``patch_map``.
     """
     wrong_before = reference != truth
     wrong_after = candidate != truth
     outcome = wrong_before.view(np.uint8) + 2 * wrong_after.view(np.uint8)
     outcome += (wrong_before & wrong_after & (reference != candidate)).view(np.uint8)
-    index = truth.astype(np.int32)
-    for bins, count in ((border, len(BORDER_BINS)), (patch, len(PATCH_BINS))):
+    index = patches.places.astype(np.int32)
+    for part, count in zip((truth, border, patches.bins, outcome), OUTCOMES_SHAPE, strict=True):
         index *= count
-        index += bins
-    index *= len(Outcome)
-    index += outcome
-    counts = np.bincount(index[truth != IGNORE], minlength=int(np.prod(OUTCOMES_SHAPE)))
-    return counts.reshape(OUTCOMES_SHAPE)
+        index += part
+    shape = (patches.count, *OUTCOMES_SHAPE)
+    counts = np.bincount(index[truth != IGNORE], minlength=int(np.prod(shape)))
+    return counts.reshape(shape)
+
+
+def edge_surplus(table: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """How many more events happen near patch edges of a frame than on like pixels beside them.
+
+    Pixels are alike when they lie in the same place, are of the same truth class, and equally far
+    from a border between labels. Over these strata s of the frame
+
+        [ sum N_s,  sum (E_s - N_s e_s / n_s) for each kind of event ]
+
+    with N_s pixels and E_s events near an edge (less than ``NEAR`` from it), n_s > 0 pixels and
+    e_s events beside it (less than ``BESIDE``). Strata without pixels beside the edge have nothing
+    to be compared with and are left out.
+
+    Args:
+        table: from ``count_outcomes``.
+
+    Returns:
+        (4,) float64: pixels compared; surplus of errors of the reference, of errors of the
+        candidate, of disagreements.
+    """
+    events = np.stack(
+        [
+            table.sum(-1),
+            wrong_in_reference(table),
+            wrong_in_candidate(table),
+            differing(table),
+        ],
+        -1,
+    )
+    near = events[:, :, :, _NEAR_BINS].sum(3)
+    beside = events[:, :, :, _BESIDE_BINS].sum(3)
+    comparable = beside[..., 0] > 0
+    near, beside = near[comparable], beside[comparable]
+    expected = near[:, :1] * beside[:, 1:] / beside[:, :1]
+    return np.concatenate([[near[:, 0].sum()], (near[:, 1:] - expected).sum(0)]).astype(np.float64)
 
 
 def wrong_in_reference(outcomes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -6,89 +6,90 @@ import numpy as np
 import pytest
 
 from pipeline.report.bootstrap import Interval
-from pipeline.report.edges import MARGIN, edge_verdict, patch_edge_report
-from pipeline.report.zones import OUTCOMES_SHAPE, Outcome
+from pipeline.report.edges import MARGIN, EdgeReport, edge_verdict, patch_edge_report
+from pipeline.report.zones import (
+    OUTCOMES_SHAPE,
+    border_bins,
+    count_outcomes,
+    edge_surplus,
+    patch_map,
+)
+from pipeline.tiles import plan_tiles
+
+SHAPE, PATCH = (128, 192), (64, 64)
+MAP = patch_map(plan_tiles(SHAPE, SHAPE), PATCH)
+NEAR = MAP.bins <= 1
 
 
-def _frame(
-    rng: np.random.Generator, cells: dict[tuple[int, int, int], tuple[int, float]]
-) -> np.ndarray:
-    """A table with, at (class, border bin, patch bin): pixels, and the candidate's error rate."""
-    table = np.zeros(OUTCOMES_SHAPE, np.int64)
-    for place, (pixels, rate) in cells.items():
-        wrong = int(rng.binomial(pixels, rate))
-        table[place][Outcome.LOST] = wrong
-        table[place][Outcome.RIGHT] = pixels - wrong
-    return table
-
-
-def _frames(cells: dict[tuple[int, int, int], tuple[int, float]], count: int = 40) -> np.ndarray:
+def _measure(truth: np.ndarray, rate: np.ndarray, *, frames: int = 30) -> EdgeReport:
+    """The section for a reference that is right, and a candidate wrong at these rates."""
     rng = np.random.default_rng(0)
-    return np.stack([_frame(rng, cells) for _ in range(count)])
-
-
-def test_an_effect_of_five_points_is_found_and_called_worse() -> None:
-    # Patch bins 0 and 1 are within 8 pixels of an edge; 10 % wrong inside, 15 % near.
-    found = patch_edge_report(_frames({(0, 2, 0): (2000, 0.15), (0, 2, 3): (8000, 0.10)}))
+    surplus, outcomes = [], np.zeros(OUTCOMES_SHAPE, np.int64)
+    border = border_bins(truth)
+    for _ in range(frames):
+        candidate = np.where(rng.random(SHAPE) < rate, 18, truth).astype(np.uint8)
+        table = count_outcomes(truth, truth, candidate, border, MAP)
+        surplus.append(edge_surplus(table))
+        outcomes += table.sum(0)
+    found = patch_edge_report(np.array(surplus), outcomes, resamples=500)
     assert found is not None
-    assert found.candidate.excess == pytest.approx(5, abs=0.3)
+    return found
+
+
+@pytest.fixture
+def truth() -> np.ndarray:
+    """Four classes, mixed everywhere."""
+    mixed: np.ndarray = np.random.default_rng(1).integers(0, 4, SHAPE).astype(np.uint8)
+    return mixed
+
+
+def test_an_effect_of_five_points_is_found_and_called_worse(truth: np.ndarray) -> None:
+    found = _measure(truth, np.where(NEAR, 0.15, 0.10))
+    assert found.candidate.excess == pytest.approx(5, abs=0.6)
     assert found.candidate.interval is not None
     assert found.candidate.interval.low < 5 < found.candidate.interval.high
     assert found.verdict == "worse"
+    assert found.candidate.near == pytest.approx(15, abs=0.5)
+    assert found.candidate.interior == pytest.approx(10, abs=0.5)
     # The reference is right everywhere, so every error of the candidate is a disagreement.
     assert found.reference.excess == 0
     assert found.disagreement == found.candidate
     assert found.change == found.candidate.excess
     assert found.change_interval == found.candidate.interval
+    assert found.compared > 95
 
 
-def test_edges_that_only_lie_where_borders_are_are_not_blamed() -> None:
-    # Near label borders (bin 0) 40 % are wrong wherever they lie, elsewhere 5 %; patch edges have
-    # most of the borders. The raw rates differ by far, the adjusted one must not.
-    cells = {
-        (0, 0, 0): (3000, 0.40), (0, 5, 0): (1000, 0.05),
-        (0, 0, 4): (1000, 0.40), (0, 5, 4): (9000, 0.05),
-    }  # fmt: skip
-    found = patch_edge_report(_frames(cells))
-    assert found is not None
-    assert found.candidate.near - found.candidate.interior > 15
-    assert found.candidate.excess == pytest.approx(0, abs=0.4)
+def test_no_effect_is_called_as_good(truth: np.ndarray) -> None:
+    found = _measure(truth, np.full(SHAPE, 0.2))
+    assert found.candidate.excess == pytest.approx(0, abs=0.6)
     assert found.verdict == "as good"
 
 
-def test_edges_that_only_hold_harder_classes_are_not_blamed() -> None:
-    cells = {
-        (5, 0, 1): (3000, 0.50), (0, 0, 1): (1000, 0.01),
-        (5, 0, 2): (1000, 0.50), (0, 0, 2): (9000, 0.01),
-    }  # fmt: skip
-    found = patch_edge_report(_frames(cells))
-    assert found is not None
-    assert found.candidate.excess == pytest.approx(0, abs=0.5)
-    assert found.verdict == "as good"
+def test_edges_that_lie_where_it_is_hard_are_not_blamed(truth: np.ndarray) -> None:
+    # The middle rows, through which an edge goes, are hard, and less so from left to right.
+    rows, cols = np.arange(SHAPE[0])[:, None], np.arange(SHAPE[1])
+    rate = np.where(abs(rows - 63.5) < 32, 0.5, 0.05) * (1 - cols / SHAPE[1])
+    found = _measure(truth, rate)
+    assert found.candidate.near - found.candidate.interior > 4
+    assert found.candidate.excess == pytest.approx(0, abs=0.6)
 
 
-def test_the_excess_by_hand() -> None:
-    table = np.zeros((1, *OUTCOMES_SHAPE), np.int64)
-    table[0, 0, 0, 0, Outcome.SAME_MISTAKE], table[0, 0, 0, 0, Outcome.RIGHT] = 30, 70
-    table[0, 0, 0, 5, Outcome.SAME_MISTAKE], table[0, 0, 0, 5, Outcome.RIGHT] = 20, 180
-    table[0, 1, 0, 1, Outcome.LOST], table[0, 1, 0, 1, Outcome.RIGHT] = 10, 10
-    table[0, 1, 0, 3, Outcome.GAINED], table[0, 1, 0, 3, Outcome.RIGHT] = 1, 9
-    table[0, 2, 0, 0, Outcome.OTHER_MISTAKE] = 50  # no interior of its like: left out
-    found = patch_edge_report(table)
-    assert found is not None
-    # reference: (30 - 100 * 20/200) + (0 - 20 * 1/10) of 120; candidate: 20 + (10 - 0) of 120.
-    assert found.reference.excess == pytest.approx(100 * 18 / 120)
-    assert found.candidate.excess == pytest.approx(100 * 30 / 120)
-    assert found.disagreement.excess == pytest.approx(100 * (10 - 20 * 0.1) / 120)
-    assert found.candidate.near == pytest.approx(100 * 90 / 170)
-    assert found.candidate.interior == pytest.approx(100 * 20 / 210)
-    assert found.candidate.interval is None
+def test_edges_that_only_hold_harder_classes_and_borders_are_not_blamed() -> None:
+    # A hard class stands in a band along the edge at row 64 only, and borders are hard anywhere.
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[50:78] = 5
+    rate = np.where(truth == 5, 0.6, 0.02)
+    rate = np.where(border_bins(truth) == 0, 0.8, rate)
+    found = _measure(truth, rate)
+    assert found.candidate.near - found.candidate.interior > 5
+    assert found.candidate.excess == pytest.approx(0, abs=0.8)
+
+
+def test_one_frame_is_undecided_and_no_edges_are_no_section(truth: np.ndarray) -> None:
+    found = _measure(truth, np.full(SHAPE, 0.1), frames=1)
     assert found.verdict == "undecided"
-
-
-def test_without_edges_or_interiors_there_is_no_section() -> None:
-    assert patch_edge_report(_frames({(0, 0, 5): (100, 0.1)}, 3)) is None
-    assert patch_edge_report(_frames({(0, 0, 0): (100, 0.1)}, 3)) is None
+    assert found.candidate.interval is None
+    assert patch_edge_report(np.zeros((3, 4)), np.zeros((19, 6, 7, 5), np.int64)) is None
 
 
 @pytest.mark.parametrize(

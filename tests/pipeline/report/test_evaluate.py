@@ -51,6 +51,7 @@ def test_every_count_is_that_of_a_loop_over_pixels() -> None:
         differ = [(said[a] != said[b]).sum() for a, b in ((0, 1), (0, 2), (2, 1))]
         assert record["differ"].tolist() == (differ if index != 1 else [differ[0], 0, 0])
         assert record["outcomes"].sum() == (truth != 255).sum()
+        assert not record["edges"].any()  # no patch is given, so no pixel is near an edge
         assert (record["seconds"] > 0).all()
         assert (record["seconds"][:, 0] <= record["seconds"][:, 1]).all()
 
@@ -108,6 +109,8 @@ def test_patch_bins_are_those_of_the_plan() -> None:
     # Edges at every eighth row: no pixel of the frame is farther than 8 from one.
     assert with_patch["outcomes"][0, :, :, 3:].sum() == 0
     assert with_patch["outcomes"].sum() == without["outcomes"].sum()
+    larger = evaluate(painted(1), reference, candidate, patch=(24, 32))
+    assert 0 < larger["edges"][0, 0] <= larger["outcomes"][0, :, :, :2].sum()
 
 
 class _StopError(Exception):

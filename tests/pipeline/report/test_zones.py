@@ -17,11 +17,13 @@ from pipeline.report.zones import (
     OUTCOMES_SHAPE,
     PATCH_BINS,
     Outcome,
+    PatchMap,
     border_bins,
     border_distance,
     count_outcomes,
     differing,
-    patch_bins,
+    edge_surplus,
+    patch_map,
     wrong_in_candidate,
     wrong_in_reference,
 )
@@ -79,7 +81,7 @@ def test_patch_distance_is_that_of_the_nearest_edge(
 ) -> None:
     plan = plan_tiles(frame, tile, mode="cover" if mode == "cover" else "fit")
     rows, cols = plan.patch_edges(patch)
-    bins = patch_bins(plan, patch)
+    bins = patch_map(plan, patch).bins
     assert bins.shape == frame
     for y, x in product(range(0, frame[0], 3), range(0, frame[1], 3)):
         away = [abs(y + 0.5 - e) * plan.picture[0] / frame[0] for e in rows]
@@ -90,15 +92,27 @@ def test_patch_distance_is_that_of_the_nearest_edge(
 
 
 def test_edges_of_known_patches() -> None:
-    bins = patch_bins(plan_tiles((64, 128), (64, 128)), (64, 64))
+    found = patch_map(plan_tiles((64, 128), (64, 128)), (64, 64))
     # One edge, between columns 63 and 64: their centres are half a pixel away.
-    assert [int(bins[0, x]) for x in (63, 64, 60, 59, 56, 55, 0)] == [0, 0, 0, 1, 1, 2, 4]
-    assert (bins == bins[0]).all()
+    columns = (63, 64, 60, 59, 56, 55, 40, 39, 31, 0)
+    assert [int(found.bins[0, x]) for x in columns] == [0, 0, 0, 1, 1, 2, 3, 4, 5, 5]
+    assert (found.bins == found.bins[0]).all()
 
 
-def test_a_single_patch_has_no_edges() -> None:
-    bins = patch_bins(plan_tiles((64, 64), (64, 64)), (64, 64))
-    assert (bins == len(PATCH_BINS) - 1).all()
+def test_places_have_their_edges_in_the_middle() -> None:
+    # Edges at rows 64, 128 and columns 64, 128, 192: places end half-way between them.
+    found = patch_map(plan_tiles((192, 256), (192, 256)), (64, 64))
+    rows = [int(np.flatnonzero(np.diff(found.places[:, 0].astype(int)))[k]) for k in range(3)]
+    cols = [int(np.flatnonzero(np.diff(found.places[0].astype(int)))[k]) for k in range(4)]
+    assert rows == [31, 95, 159]
+    assert cols == [31, 95, 159, 223]
+    assert found.count == 4 * 5 == len(np.unique(found.places))
+
+
+@pytest.mark.parametrize("patch", [(64, 64), None])
+def test_without_edges_everything_is_far_from_them(patch: tuple[int, int] | None) -> None:
+    found = patch_map(plan_tiles((64, 64), (64, 64)), patch)
+    assert (found.bins == len(PATCH_BINS) - 1).all()
 
 
 @given(PICTURES, st.integers(0, 2**32 - 1))
@@ -107,8 +121,9 @@ def test_outcomes_count_every_scored_pixel_once(truth: np.ndarray, seed: int) ->
     said = rng.choice(np.array([0, 1, 18, 255], np.uint8), (2, *truth.shape))
     border = rng.integers(0, len(BORDER_BINS), truth.shape).astype(np.uint8)
     patch = rng.integers(0, len(PATCH_BINS), truth.shape).astype(np.uint8)
-    table = count_outcomes(truth, said[0], said[1], border, patch)
-    expected: Counter[tuple[int, int, int, int]] = Counter()
+    places = rng.integers(0, 3, truth.shape).astype(np.uint16)
+    table = count_outcomes(truth, said[0], said[1], border, PatchMap(patch, places, 3))
+    expected: Counter[tuple[int, ...]] = Counter()
     for place in product(range(truth.shape[0]), range(truth.shape[1])):
         t, r, c = int(truth[place]), int(said[0][place]), int(said[1][place])
         if t == 255:
@@ -119,11 +134,41 @@ def test_outcomes_count_every_scored_pixel_once(truth: np.ndarray, seed: int) ->
             outcome = Outcome.GAINED
         else:
             outcome = Outcome.SAME_MISTAKE if r == c else Outcome.OTHER_MISTAKE
-        expected[t, int(border[place]), int(patch[place]), outcome] += 1
-    assert table.shape == OUTCOMES_SHAPE
+        expected[int(places[place]), t, int(border[place]), int(patch[place]), outcome] += 1
+    assert table.shape == (3, *OUTCOMES_SHAPE)
     assert table.sum() == (truth != 255).sum()
     assert {tuple(k): int(table[tuple(k)]) for k in np.argwhere(table).tolist()} == expected
     scored = truth != 255
     assert wrong_in_reference(table).sum() == ((said[0] != truth) & scored).sum()
     assert wrong_in_candidate(table).sum() == ((said[1] != truth) & scored).sum()
     assert differing(table).sum() == ((said[0] != said[1]) & scored).sum()
+
+
+def _table(cells: dict[tuple[int, int, int, int], dict[Outcome, int]], places: int) -> np.ndarray:
+    """A frame's table from {(place, class, border bin, patch bin): pixels by outcome}."""
+    table = np.zeros((places, *OUTCOMES_SHAPE), np.int64)
+    for cell, outcomes in cells.items():
+        for outcome, pixels in outcomes.items():
+            table[cell][outcome] = pixels
+    return table
+
+
+def test_the_surplus_by_hand() -> None:
+    # Patch bins 0 and 1 are near an edge, 2 and 3 beside it, the others farther.
+    cells = {
+        (0, 0, 0, 0): {Outcome.SAME_MISTAKE: 30, Outcome.RIGHT: 70},
+        (0, 0, 0, 3): {Outcome.SAME_MISTAKE: 20, Outcome.RIGHT: 180},
+        (0, 0, 0, 5): {Outcome.SAME_MISTAKE: 500},  # too far to be compared
+        (1, 1, 0, 1): {Outcome.LOST: 10, Outcome.RIGHT: 10},
+        (1, 1, 0, 2): {Outcome.GAINED: 1, Outcome.RIGHT: 9},
+        (1, 0, 0, 0): {Outcome.SAME_MISTAKE: 40},  # its like is in another place: left out
+        (1, 1, 4, 0): {Outcome.OTHER_MISTAKE: 40},  # its like is elsewhere on the object
+    }
+    found = edge_surplus(_table(cells, 2))
+    # reference: (30 - 100 * 20/200) + (0 - 20 * 1/10); candidate: 20 + (10 - 0);
+    # disagreement: 0 + (10 - 20 * 1/10).
+    np.testing.assert_allclose(found, [120, 18, 30, 8])
+
+
+def test_nothing_beside_gives_nothing() -> None:
+    assert edge_surplus(_table({(0, 3, 0, 0): {Outcome.LOST: 9}}, 1)).tolist() == [0, 0, 0, 0]
