@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.streetscape import ids
-from calibration.streetscape.canvas import Canvas, gain_lut
+from calibration.streetscape.canvas import Canvas
 from calibration.streetscape.geometry import Lens, View
-from calibration.streetscape.materials import Light
+from calibration.streetscape.materials import Light, gain_lut
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from calibration.streetscape.materials import gain_lut
+
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Colour = Sequence[float]
@@ -50,6 +52,8 @@ class Sprite:
     def build(premultiplied: Bytes, cover: Bytes, labels: Bytes, scale: float) -> Sprite:
         """From colour times coverage (h, w, 3), coverage (h, w) and label ids (h, w)."""
         present = np.unique(labels[cover >= 128])
+        if len(present) > 1:
+            labels = _spread(labels)
         tone = cv2.merge([premultiplied, 255 - cover])
         levels = [(tone, labels)]
         while min(labels.shape) >= 16:
@@ -66,10 +70,15 @@ class Sprite:
         return Sprite(levels, self.scale, self.label)
 
 
-def gain_lut(gain: Floats, offset: float | Floats = 0.0) -> Bytes:
-    """A (1, 256, n) table multiplying each channel by its gain (n,) and adding ``offset``."""
-    ramp = np.arange(256.0)[:, None] * np.asarray(gain)[None, :] + offset
-    return np.clip(np.rint(ramp), 0, 255).astype(np.uint8)[None]
+def _spread(labels: Bytes) -> Bytes:
+    """Label ids with every 0 replaced by the nearest id, so that no sampling finds a hole."""
+    empty = np.asarray(labels == 0, np.uint8)
+    _, nearest = cv2.distanceTransformWithLabels(
+        empty, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    table = np.zeros(int(nearest.max()) + 1, np.uint8)
+    table[nearest[empty == 0]] = labels[empty == 0]
+    return np.asarray(table[nearest], np.uint8)
 
 
 class Canvas:

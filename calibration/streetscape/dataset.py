@@ -26,6 +26,7 @@ PER_STREET = 12
 STRIDE = 40
 MIN_SIDE = 64
 _SEEDS = 1000
+_FEWEST_STREETS = 3
 _PARTS = ("gtFine", "leftImg8bit")
 
 Progress = Callable[[int, int], None]
@@ -75,7 +76,7 @@ def write_dataset(
                 if progress is not None:
                     progress(done, total)
         _write_json(root / MANIFEST, wanted | {"complete": False})
-        for part in _PARTS:
+        for part in _PARTS:  # gtFine first: without leftImg8bit nobody takes it for a data set
             (partial / part).rename(root / part)
         _write_json(root / MANIFEST, wanted | {"complete": True})
     except OSError as error:
@@ -145,15 +146,18 @@ def _frames(
     count: int, first_seed: int, height: int, width: int
 ) -> Iterator[tuple[str, str, StreetScene, int]]:
     """City, name, scene and frame index of ``count`` frames, dealt evenly to the streets."""
-    streets = min(count, max(3, -(-count // PER_STREET)))
+    streets = _streets_for(count)
     for k in range(streets):
         seed = first_seed + k
         scene = StreetScene(seed, height, width)
-        share = count // streets + (k < count % streets)
-        for i in range(share):
+        city = f"street{seed:06d}"
+        for i in range(count // streets + (k < count % streets)):
             index = i * STRIDE
-            city = f"street{seed:06d}"
             yield city, f"{city}_000000_{index:06d}", scene, index
+
+
+def _streets_for(count: int) -> int:
+    return min(count, max(_FEWEST_STREETS, -(-count // PER_STREET)))
 
 
 def _already(root: Path, wanted: dict[str, Any]) -> bool:

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from calibration.streetscape.materials import Light, clouds, noise, to_bytes
+from calibration.streetscape.materials import Light, clouds, graded, noise, varied
 from calibration.streetscape.planes import SCALE, Texture
 
-Singles = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
 Colour = tuple[float, float, float]
 
 _RENDER: tuple[Colour, ...] = (
@@ -39,7 +39,7 @@ class Front:
 DEEP = 9.0
 
 
-def _fill(image: Singles, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
+def _fill(image: Bytes, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
     a, b = (round(x0 * SCALE), round(y0 * SCALE)), (round(x1 * SCALE) - 1, round(y1 * SCALE) - 1)
     if b[0] >= a[0] and b[1] >= a[1]:
         cv2.rectangle(image, a, b, colour, -1)
@@ -62,14 +62,15 @@ def front(rng: np.random.Generator, light: Light, facing: float) -> Front:
     choice = _BRICK if brick else _RENDER
     wall = choice[int(rng.integers(len(choice)))]
     wall = _dim(wall, float(rng.uniform(0.85, 1.1)))
-    image = np.empty((rows, columns, 3), np.float32)
-    image[:] = wall
+    variation = 1 + 0.05 * clouds(rng, rows, columns, 60, 4)
+    # Rain leaves walls darker towards the ground.
+    variation *= np.linspace(0.98, 0.88, rows, dtype=np.float32)[:, None]
     if brick:
-        image[::4] *= 0.86
-        image *= (1 + 0.07 * noise(rng, rows, columns, (4, 8)))[..., None]
-    image *= (1 + 0.05 * clouds(rng, rows, columns, 60, 4))[..., None]
-    # Rain leaves walls darker towards the ground and under the eaves.
-    image *= np.linspace(0.98, 0.88, rows, dtype=np.float32)[:, None, None]
+        variation[::4] *= 0.86
+        variation += 0.07 * noise(rng, rows, columns, (4, 8))
+    variation[:, :3] *= 0.8
+    variation[:, -3:] *= 0.8
+    image = varied(wall, variation)
     shine = np.zeros_like(image)
     _windows(rng, light, image, shine, floors, storey, height, length, wall, modern)
     _ground_floor(rng, light, image, shine, ground, height, length)
@@ -79,12 +80,10 @@ def front(rng: np.random.Generator, light: Light, facing: float) -> Front:
     if not modern:
         _fill(image, 0, height - ground - 0.25, length, height - ground, _dim(trim, 0.95))
         _fill(image, 0, height - ground, length, height - ground + 0.12, _dim(wall, 0.62))
-    image[:, :3] *= 0.8
-    image[:, -3:] *= 0.8
     gain = light.gain(facing)
     roof = _ROOF[int(rng.integers(len(_ROOF)))]
     return Front(
-        Texture(to_bytes(image * gain + shine * light.night)),
+        Texture(cv2.addWeighted(graded(image, gain), 1.0, shine, light.night, 0)),
         _gable(rng, light, wall, rows, storey, floors),
         tuple(float(v) for v in np.clip(np.array(roof) * light.gain(0.7), 0, 255)),
         tuple(float(v) for v in np.clip(np.array(trim) * gain, 0, 255)),
@@ -97,10 +96,9 @@ def _gable(
 ) -> Texture:
     """The end of a building: plain, weathered, with few windows or a painted advertisement."""
     columns = round(DEEP * SCALE)
-    side = np.empty((rows, columns, 3), np.float32)
-    side[:] = _dim(wall, 0.86)
-    side *= (1 + 0.07 * clouds(rng, rows, columns, 90, 4))[..., None]
-    side *= np.linspace(1.0, 0.85, rows, dtype=np.float32)[:, None, None]
+    variation = 1 + 0.07 * clouds(rng, rows, columns, 90, 4)
+    variation *= np.linspace(1.0, 0.85, rows, dtype=np.float32)[:, None]
+    side = varied(_dim(wall, 0.86), variation)
     glass: Colour = (62.0, 58.0, 52.0)
     kind = int(rng.integers(3))
     if kind == 0:
@@ -114,14 +112,14 @@ def _gable(
         _fill(side, 1.5, 1.5, DEEP - 1.5, 1.5 + storey, paint)
         _fill(side, 2.1, 2.1, DEEP - 3.0, 2.6, (220, 224, 226))
         _fill(side, 2.1, 3.0, DEEP - 4.0, 3.3, (220, 224, 226))
-    return Texture(to_bytes(side * light.gain(0.25)))
+    return Texture(graded(side, light.gain(0.25)))
 
 
 def _windows(
     rng: np.random.Generator,
     light: Light,
-    image: Singles,
-    shine: Singles,
+    image: Bytes,
+    shine: Bytes,
     floors: int,
     storey: float,
     height: float,
@@ -194,8 +192,8 @@ def _windows(
 def _ground_floor(
     rng: np.random.Generator,
     light: Light,
-    image: Singles,
-    shine: Singles,
+    image: Bytes,
+    shine: Bytes,
     ground: float,
     height: float,
     length: float,
@@ -266,29 +264,29 @@ def wall(rng: np.random.Generator, light: Light, facing: float) -> Texture:
     rows, columns = round(height * SCALE), 12 * SCALE
     kind = int(rng.integers(3))
     tone = ((126, 138, 146), (84, 98, 140), (150, 156, 158))[kind]
-    image = np.empty((rows, columns, 3), np.float32)
-    image[:] = tone
+    variation = 1 + 0.08 * clouds(rng, rows, columns, 40, 4)
     if kind < 2:
         stone = (9, 16) if kind == 0 else (5, 12)
         for row, y in enumerate(range(0, rows, stone[0])):
             shift = (row % 2) * stone[1] // 2
             for x in range(-shift, columns, stone[1]):
-                part = image[y : y + stone[0], max(x, 0) : max(x + stone[1], 0)]
+                part = variation[y : y + stone[0], max(x, 0) : max(x + stone[1], 0)]
                 part *= float(rng.uniform(0.8, 1.15))
                 part[-1:] *= 0.75
                 part[:, -1:] *= 0.75
     else:
-        image[:, :: 3 * SCALE] *= 0.6
-        if rng.random() < 0.5:
-            _graffiti(rng, image)
-    image *= (1 + 0.08 * clouds(rng, rows, columns, 40, 4))[..., None]
-    image[: round(0.14 * SCALE)] = _dim(tone, 1.2)
-    image[round(0.14 * SCALE) : round(0.2 * SCALE)] *= 0.6
-    image[-4:] *= 0.8
-    return Texture(to_bytes(image * light.gain(facing)))
+        variation[:, :: 3 * SCALE] *= 0.6
+    cap = round(0.14 * SCALE)
+    variation[cap : cap + 2] *= 0.6
+    variation[-4:] *= 0.8
+    image = varied(tone, variation)
+    if kind == 2 and rng.random() < 0.5:
+        _graffiti(rng, image)
+    image[:cap] = np.clip(_dim(tone, 1.2), 0, 255)
+    return Texture(graded(image, light.gain(facing)))
 
 
-def _graffiti(rng: np.random.Generator, image: Singles) -> None:
+def _graffiti(rng: np.random.Generator, image: Bytes) -> None:
     rows, columns = image.shape[:2]
     for _ in range(5):
         at = rng.integers(10, columns - 60)
@@ -301,10 +299,9 @@ def fence(rng: np.random.Generator, light: Light, facing: float) -> Texture:
     """A see-through fence, 12 m of it."""
     height = float(rng.uniform(1.3, 2.2))
     rows, columns = round(height * SCALE), 12 * SCALE
-    image = np.empty((rows, columns, 3), np.float32)
     mask = np.zeros((rows, columns), np.uint8)
+    variation = 1 + 0.1 * noise(rng, rows, columns, (6, 6))
     kind = int(rng.integers(3))
-    image[:] = ((60, 66, 60), (110, 140, 170), (130, 132, 134))[kind]
     step, bar = ((4, 1), (7, 5), (5, 1))[kind]
     for k in range(bar):
         mask[2:, k::step] = 255
@@ -312,8 +309,8 @@ def fence(rng: np.random.Generator, light: Light, facing: float) -> Texture:
         mask[::5] = 255
     for y in (2, rows // 2, rows - 6):
         mask[y : y + 3] = 255
-        image[y : y + 3] *= 0.85
+        variation[y : y + 3] *= 0.85
     for k in range(4):
         mask[:, k :: 2 * SCALE] = 255
-    image *= (1 + 0.1 * noise(rng, rows, columns, (6, 6)))[..., None]
-    return Texture(to_bytes(image * light.gain(facing)), mask)
+    tone = ((60, 66, 60), (110, 140, 170), (130, 132, 134))[kind]
+    return Texture(graded(varied(tone, variation), light.gain(facing)), mask)

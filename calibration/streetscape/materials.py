@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -30,16 +31,44 @@ def noise(rng: np.random.Generator, height: int, width: int, cell: tuple[float, 
 
 def clouds(rng: np.random.Generator, height: int, width: int, cell: float, octaves: int) -> Singles:
     """Noise of several sizes, each half as large and half as strong; deviation about 1."""
-    total = np.zeros((height, width), np.float32)
+    # The finest octave decides how coarsely the sum may be computed.
+    coarse = max(1, int(cell / 2 ** (octaves - 1) / 3))
+    rows, columns = -(-height // coarse), -(-width // coarse)
+    total = np.zeros((rows, columns), np.float32)
     for octave in range(octaves):
-        size = cell / 2**octave
-        total += noise(rng, height, width, (size, size)) * 0.5**octave
-    return np.asarray(total * np.float32(0.8), np.float32)
+        size = cell / coarse / 2**octave
+        total += noise(rng, rows, columns, (size, size)) * 0.5**octave
+    total *= 0.8
+    if coarse == 1:
+        return total
+    return np.asarray(cv2.resize(total, (width, height)), np.float32)
 
 
 def to_bytes(image: npt.NDArray[np.floating]) -> Bytes:
-    """Rounded and clipped to uint8."""
-    return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)
+    """A picture or map (h, w) or (h, w, 3), rounded and clipped to uint8."""
+    return np.asarray(cv2.add(image, 0.0, dtype=cv2.CV_8U), np.uint8)
+
+
+def to_colour(values: npt.NDArray[np.floating]) -> Bytes:
+    """One colour (3,), rounded and clipped to uint8."""
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
+
+
+def gain_lut(gain: npt.ArrayLike, offset: npt.ArrayLike = 0.0) -> Bytes:
+    """A (1, 256, n) table multiplying each channel by its gain (n,) and adding ``offset``."""
+    ramp = np.arange(256.0)[:, None] * np.asarray(gain)[None, :] + offset
+    return np.asarray(np.clip(np.rint(ramp), 0, 255), np.uint8)[None]
+
+
+def varied(colour: Sequence[float], variation: Singles) -> Bytes:
+    """One colour, uint8 (h, w, 3), brighter and darker by ``variation`` (h, w), 1 is neutral."""
+    grey = cv2.cvtColor(to_bytes(variation * 128), cv2.COLOR_GRAY2BGR)
+    return np.asarray(cv2.LUT(grey, gain_lut(np.array(colour) / 128)), np.uint8)
+
+
+def graded(image: Bytes, gain: Floats) -> Bytes:
+    """A picture (h, w, 3) under a light."""
+    return np.asarray(cv2.LUT(image, gain_lut(gain)), np.uint8)
 
 
 @dataclass(frozen=True)

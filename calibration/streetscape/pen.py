@@ -15,6 +15,18 @@ Colour = tuple[float, float, float]
 Point = tuple[float, float]
 
 _OVER = 2
+# Polylines on a grid one wide and two high, from the bottom left.
+_STROKES: dict[str, tuple[tuple[Point, ...], ...]] = {
+    "0": (((0, 0), (0, 2), (1, 2), (1, 0), (0, 0)),),
+    "2": (((0, 2), (1, 2), (1, 1), (0, 1), (0, 0), (1, 0)),),
+    "3": (((0, 2), (1, 2), (1, 0), (0, 0)), ((0.2, 1), (1, 1))),
+    "5": (((1, 2), (0, 2), (0, 1), (1, 1), (1, 0), (0, 0)),),
+    "7": (((0, 2), (1, 2), (0.4, 0)),),
+    "O": (((0, 0), (0, 2), (1, 2), (1, 0), (0, 0)),),
+    "P": (((0, 0), (0, 2), (1, 2), (1, 1), (0, 1)),),
+    "S": (((1, 2), (0, 2), (0, 1), (1, 1), (1, 0), (0, 0)),),
+    "T": (((0, 2), (1, 2)), ((0.5, 2), (0.5, 0))),
+}
 
 
 class Pen:
@@ -72,19 +84,26 @@ class Pen:
         cv2.ellipse(self.labels, at, axes, turn, 0, 360, self.label, thick)
 
     def text(self, text: str, centre: Point, size: float, colour: Colour) -> None:
-        """Letters ``size`` metres high. They colour what is there and cover nothing new."""
-        font, weight = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(size * self.scale / 7))
-        scale = size * self.scale / 22
-        (width, height), _ = cv2.getTextSize(text, font, scale, weight)
-        x, y = self.pixel(*centre)
-        at = (x - width // 2, y + height // 2)
-        cv2.putText(self.colour, text, at, font, scale, colour, weight, cv2.LINE_AA)
+        """Letters and digits of ``_STROKES``, ``size`` metres high.
+
+        Drawn as strokes: what OpenCV's fonts look like depends on its version.
+        """
+        wide, step = size * 0.55, size * 0.75
+        left = centre[0] - step * (len(text) - 1) / 2
+        for k, letter in enumerate(text):
+            for path in _STROKES[letter]:
+                points = [
+                    (left + k * step + (x - 0.5) * wide, centre[1] + (y / 2 - 0.5) * size)
+                    for x, y in path
+                ]
+                self.line(points, size / 7, colour)
 
     def shade(self, gain: npt.NDArray[np.floating]) -> None:
         """Multiply the colours, column by column, by ``gain`` (columns,), 0 to 2."""
         row = np.clip(np.rint(gain * 128), 0, 255).astype(np.uint8)
-        sheet = np.broadcast_to(row[None, :, None], self.colour.shape)
-        cv2.multiply(self.colour, np.ascontiguousarray(sheet), dst=self.colour, scale=1 / 128)
+        row = np.repeat(row, 3).reshape(1, -1, 3)
+        sheet = cv2.resize(row, self.cover.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        cv2.multiply(self.colour, sheet, dst=self.colour, scale=1 / 128)
 
     def sprite(self) -> Sprite:
         """What was drawn. Where nothing was, the colour is 0, so halving premultiplies it."""

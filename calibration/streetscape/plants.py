@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from calibration.streetscape import ids
 from calibration.streetscape.canvas import Sprite
-from calibration.streetscape.materials import Light, clouds, noise, to_bytes
+from calibration.streetscape.materials import Light, clouds, graded, noise, to_bytes, varied
 from calibration.streetscape.planes import SCALE, Texture
 
 Bytes = npt.NDArray[np.uint8]
@@ -32,27 +32,21 @@ def tree(rng: np.random.Generator, light: Light, kind: int) -> Sprite:
     height *= float(0.85 + 0.3 * rng.random())
     scale = 46.0 if kind < 4 else 90.0
     rows, columns = round(height * scale), round(spread * scale)
-    colour = np.zeros((rows, columns, 3), np.float32)
+    colour = np.zeros((rows, columns, 3), np.uint8)
     cover = np.zeros((rows, columns), np.uint8)
-    _trunk(rng, colour, cover, rows, columns, bare, kind)
+    _trunk(rng, colour, cover, bare, kind)
     _crown(rng, light, colour, cover, bare, kind)
-    grain = 1 + 0.16 * noise(rng, rows, columns, (2.5, 2.5))
-    colour *= grain[..., None]
-    graded = to_bytes(colour * light.gain(0.55)[None, None, :])
-    labels = np.full(cover.shape, ids.VEGETATION, np.uint8)
-    premultiplied = cv2.multiply(graded, cv2.cvtColor(cover, cv2.COLOR_GRAY2BGR), scale=1 / 255)
-    return Sprite.build(premultiplied, cover, labels, scale)
+    variation = 1 + 0.16 * noise(rng, rows, columns, (2.5, 2.5))
+    variation += 0.13 * clouds(rng, rows, columns, columns / 7, 3)
+    # Coverage joins the variation: the sprite's colours are premultiplied.
+    shade = to_bytes(variation * (cover * (128 / 255)))
+    lit = graded(colour, light.gain(0.55))
+    tone = cv2.multiply(lit, cv2.cvtColor(shade, cv2.COLOR_GRAY2BGR), scale=1 / 128)
+    return Sprite.build(tone, cover, np.full_like(cover, ids.VEGETATION), scale)
 
 
-def _trunk(
-    rng: np.random.Generator,
-    colour: npt.NDArray[np.float32],
-    cover: Bytes,
-    rows: int,
-    columns: int,
-    bare: float,
-    kind: int,
-) -> None:
+def _trunk(rng: np.random.Generator, colour: Bytes, cover: Bytes, bare: float, kind: int) -> None:
+    rows, columns = cover.shape
     if kind == 4:
         return
     bark = _BARK[int(rng.integers(len(_BARK)))]
@@ -63,18 +57,15 @@ def _trunk(
         for turn in (-0.5, -0.2, 0.25, 0.55):
             tip = (round(columns * (0.5 + 0.4 * turn)), round(rows * (0.62 - bare)))
             cv2.line(image, fork, tip, value, max(2, wide // 3))
-    ramp = 1 - 0.5 * np.abs(np.linspace(-1.0, 1.0, wide + 2, dtype=np.float32))
+    # Round: brightest along its middle.
+    ramp = 1.25 - 0.5 * np.abs(np.linspace(-1.0, 1.0, wide + 2))
     left = columns // 2 - wide // 2 - 1
-    colour[:, left : left + wide + 2] *= ramp[None, :, None] + 0.25
+    part = colour[:, left : left + wide + 2]
+    part[...] = (part * ramp[None, :, None]).astype(np.uint8)
 
 
 def _crown(
-    rng: np.random.Generator,
-    light: Light,
-    colour: npt.NDArray[np.float32],
-    cover: Bytes,
-    bare: float,
-    kind: int,
+    rng: np.random.Generator, light: Light, colour: Bytes, cover: Bytes, bare: float, kind: int
 ) -> None:
     rows, columns = cover.shape
     leaf = np.array(_LEAVES[int(rng.integers(len(_LEAVES)))], np.float32)
@@ -99,16 +90,16 @@ def _crown(
         cv2.ellipse(cover, at, size, 0, 0, 360, 255, -1)
     # Leaves: the outline and the inside fray where noise says so, the trunk stays.
     fray = noise(rng, rows, columns, (4, 4)) + 0.8 * noise(rng, rows, columns, (9, 9))
-    core = cv2.GaussianBlur(cover, (0, 0), columns * 0.02).astype(np.float32) / 255
-    gaps = (core * 3.1 + fray * 0.55 < 1.45) & (np.arange(rows)[:, None] < bottom)
+    width = (round(columns * 0.06), round(columns * 0.06))
+    core = cv2.blur(cover, width).astype(np.float32)
+    gaps = (core * (3.1 / 255) + fray * 0.55 < 1.45) & (np.arange(rows)[:, None] < bottom)
     cover[gaps] = 0
-    colour *= (1 + 0.13 * clouds(rng, rows, columns, columns / 7, 3))[..., None]
 
 
 def hedge(rng: np.random.Generator, light: Light, height: float) -> Texture:
     """A clipped hedge, 12 m of it."""
     rows, columns = round(height * SCALE), 12 * SCALE
-    leaf = np.array(_LEAVES[int(rng.integers(len(_LEAVES)))], np.float32)
+    leaf = _LEAVES[int(rng.integers(len(_LEAVES)))]
     leaves = 1 + 0.22 * noise(rng, rows, columns, (3, 3)) + 0.14 * clouds(rng, rows, columns, 24, 2)
     leaves *= np.linspace(1.15, 0.6, rows, dtype=np.float32)[:, None]
-    return Texture(to_bytes(leaf * leaves[..., None] * light.gain(0.4)))
+    return Texture(graded(varied(leaf, leaves), light.gain(0.4)))

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from calibration.streetscape import ids
 from calibration.streetscape.geometry import Lens, View
-from calibration.streetscape.materials import Light, clouds, noise, to_bytes
+from calibration.streetscape.materials import Light, clouds, noise, to_bytes, to_colour
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -55,19 +55,19 @@ class Sky:
         green = np.array((62.0, 96.0, 80.0)) * light.gain(0.4)
         rows = np.arange(height)[:, None]
         mask = (rows >= self._horizon - tops * unit) & (rows < height)
-        self._image[mask] = to_bytes(veil * (1 - share) + green * share)
+        self._image[mask] = to_colour(veil * (1 - share) + green * share)
         self._labels[mask] = ids.VEGETATION
         at = 0.0
         while at < count:
             wide, tall = float(rng.uniform(10, 30)), float(rng.uniform(7, 20))
             if rng.random() < 0.55:
-                tone = rng.uniform(90, 190) * np.array((0.95, 1.0, 1.02)) * light.gain(0.3)
-                colour = to_bytes(veil * (1 - share) + tone * share)
+                tone = light.gain(0.3) * np.array((0.95, 1.0, 1.02)) * float(rng.uniform(90, 190))
+                colour = to_colour(veil * (1 - share) + tone * share)
                 x0, x1 = round(at * unit), round((at + wide) * unit)
                 y0 = max(round(self._horizon - tall * unit), 0)
                 self._image[y0:, x0:x1] = colour
                 self._labels[y0:, x0:x1] = ids.BUILDING
-                window = to_bytes(colour * 0.8)
+                window = to_colour(colour * 0.8)
                 step = max(2, round(3.2 * unit))
                 for y in range(y0 + step // 2, base, step):
                     self._image[y : y + max(1, step // 3), x0 + 1 : x1 - 1 : 2] = window

@@ -99,7 +99,7 @@ class Traffic:
         ahead = self._gap + self._swing * math.sin(0.3 * time + self._phase)
         lane_u = stage.plan.sides[1].lanes[stage.plan.camera_lane]
         add(self._away[self._lead], view.s + ahead, lane_u)
-        for vehicle in _project(view, there):
+        for vehicle in project_all(view, there):
             self._shade(stage, vehicle)
             stage.put(vehicle.s + vehicle.mesh.length, vehicle.u, self._drawer(view, vehicle))
 
@@ -116,7 +116,7 @@ class Traffic:
 
     def _drawer(self, view: View, vehicle: Placed) -> Draw:
         def draw(canvas: Canvas) -> None:
-            _draw(canvas, vehicle)
+            paint(canvas, vehicle)
             if self._light.night > 0.1 or self._light.visibility < 150:
                 _shine(canvas, view, vehicle, self._glows)
 
@@ -127,7 +127,7 @@ def _turn(vehicle: tuple[Mesh, ...]) -> tuple[Mesh, ...]:
     return tuple(turned(mesh) for mesh in reversed(vehicle))
 
 
-def _project(view: View, there: list[tuple[Mesh, float, float]]) -> list[Placed]:
+def project_all(view: View, there: list[tuple[Mesh, float, float]]) -> list[Placed]:
     """All vehicles' corners in the picture by one computation."""
     if not there:
         return []
@@ -151,7 +151,8 @@ def _project(view: View, there: list[tuple[Mesh, float, float]]) -> list[Placed]
     return placed
 
 
-def _draw(canvas: Canvas, vehicle: Placed) -> None:
+def paint(canvas: Canvas, vehicle: Placed) -> None:
+    """Draw a vehicle, and its label with it."""
     mesh, bgr, labels = vehicle.mesh, canvas.bgr, canvas.labels
     for i in np.flatnonzero(vehicle.faces):
         cv2.fillConvexPoly(bgr, vehicle.corners[i], mesh.colours[i], cv2.LINE_AA, SHIFT)

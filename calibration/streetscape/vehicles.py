@@ -89,6 +89,8 @@ def truck(rng: np.random.Generator, light: Light) -> tuple[Mesh, ...]:
         (28, 28, 30),
         outline=True,
     )
+    for side in (-1, 1):  # the rear tyres, as seen from behind
+        box.face(upright(0.29, 0.24, 0.0, 0.9, side * 0.9, rear=True), (30, 30, 32), outline=True)
     _side(box, 0.2, length, half * 0.9, 0.45, 0.95, (40, 40, 42))
     _box(box, 0.0, length, half, 0.92, high, cargo)
     _side(box, 0.4, length - 0.4, half + 0.005, 1.7, 2.3, pick(rng, _LIVERY))
