@@ -9,7 +9,7 @@ largest of the node's own inputs.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,11 +81,10 @@ def run_openvino(path: Path, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.fl
 def trace(
     model: onnx.ModelProto, frames: npt.NDArray[np.uint8], run: Runner = run_openvino,
     nodes: Sequence[str] | None = None,
-) -> list[Cut]:  # fmt: skip
-    """The difference after every computing node, or after those named, in graph order."""
+) -> Iterator[Cut]:  # fmt: skip
+    """The difference after every computing node, or those named, in graph order, one by one."""
     makers = {out: node for node in model.graph.node for out in node.output}
     errors: dict[str, float] = {}
-    cuts: list[Cut] = []
     with tempfile.TemporaryDirectory(prefix="repmlp-cut-") as folder:
         path = Path(folder) / "cut.onnx"
         for node in model.graph.node:
@@ -96,11 +95,10 @@ def trace(
             error = _difference(run(path, frames), exact)
             before = max((errors.get(n, 0.0) for n in _active_inputs(node, makers)), default=0.0)
             errors[node.output[0]] = error
-            cuts.append(Cut(node.name, node.op_type, error, error - before))
-    return cuts
+            yield Cut(node.name, node.op_type, error, error - before)
 
 
-def first_divergence(cuts: Sequence[Cut], jump: float = JUMP) -> Cut | None:
+def first_divergence(cuts: Iterable[Cut], jump: float = JUMP) -> Cut | None:
     """The first cut at which the difference jumps, or is not finite; ``None`` if it never does."""
     return next((c for c in cuts if not c.error < float("inf") or c.jump > jump), None)
 

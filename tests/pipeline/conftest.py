@@ -1,0 +1,48 @@
+"""A small trained-looking network, a small data set, and one INT8 build shared by the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from calibration.streets import write_dataset
+from models.segmenter import PRESETS
+from pipeline.build import BuildOptions, BuildResult, build
+from tests.models.helpers import TINY, tiny_segmenter
+
+
+@pytest.fixture(scope="session")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six training and three validation frames of 64x128."""
+    return write_dataset(
+        tmp_path_factory.mktemp("streets") / "tree", train=6, val=3, height=64, width=128
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of the ``tiny`` preset with nothing left at its initial value."""
+    from models.checkpoints import save_segmenter
+
+    PRESETS.setdefault("tiny", TINY)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_segmenter(tiny_segmenter(), "tiny", path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def int8_options(
+    streets: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> BuildOptions:
+    """What ``int8_build`` built; random weights agree less, so little is asked for."""
+    return BuildOptions(
+        checkpoint=tiny_checkpoint, shape=(64, 128), dataset=streets, frames=6, min_agreement=0.5,
+        output=tmp_path_factory.mktemp("engines"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def int8_build(int8_options: BuildOptions) -> BuildResult:
+    """An INT8 engine of the tiny network."""
+    return build(int8_options)
