@@ -258,6 +258,7 @@ class Feed:
             self.stats.decode_errors = self._errors_before + reader.decode_errors
             if head is None:
                 return
+            decoding = perf_counter() - begin
             now = self._arrived(head)
             index, self._count = self._count, self._count + 1
             self._last = self._offset + head.timestamp
@@ -267,9 +268,10 @@ class Feed:
             job = self._free_job(head)
             if job is None:
                 continue
+            begin = perf_counter()
             self._call(helper, partial(reader.retrieve, job.bgr), reader)
             job.index, job.captured_at, job.timestamp = index, now, self._last
-            self.stats.stages["capture"].add(perf_counter() - begin)
+            self.stats.stages["capture"].add(decoding + perf_counter() - begin)
             self._publish(job)
 
     def _call(self, helper: Helper, task: Callable[[], T], reader: Reader) -> T:

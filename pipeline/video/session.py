@@ -151,7 +151,7 @@ class Session:
     def _add(self, spec: SourceSpec, name: str) -> None:
         request = self._request
         alone = len(request.sources) == 1
-        painter = Painter(request.style, spec.name)
+        painter = Painter(request.style, _title(spec))
         sinks: list[Sink] = []
         if request.output is not None:
             from pipeline.video.sinks.videofile import VideoFileSink  # imports PyAV
@@ -184,6 +184,11 @@ def unique_names(names: Sequence[str]) -> list[str]:
             number += 1
         found.append(plain if number == 1 else f"{plain}-{number}")
     return found
+
+
+def _title(spec: SourceSpec) -> str:
+    """What stands on the picture: a file's name is enough there."""
+    return Path(spec.name).name if spec.kind in ("file", "images") else spec.name
 
 
 def _check(request: Request) -> None:

@@ -18,6 +18,7 @@ import ipaddress
 import json
 import math
 import secrets
+import select
 import socket
 import threading
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ LEAST_TOKEN = 16
 
 _SILENCE = 10.0
 """Seconds a peer may take to send its request or to take a picture."""
+
+_REPEAT = 2.0
+"""Seconds without a new picture after which a viewer is sent the last one again."""
 
 _COOKIE = "repmlp_edge"
 
@@ -290,16 +294,27 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         with channel.viewer():
-            seen = 0
-            while (found := channel.newer_than(seen, _SILENCE)) is not None:
-                seen, picture = found
-                head = (
-                    f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-                )
-                self.wfile.write(head.encode())
-                self.wfile.write(picture)
-                self.wfile.write(b"\r\n")
+            seen, picture = 0, b""
+            while not channel.closed:
+                found = channel.newer_than(seen, _REPEAT)
+                if found is not None:
+                    seen, picture = found
+                elif self._left():
+                    return
+                if picture:
+                    self._part(picture)
             self.wfile.write(b"--frame--\r\n")
+
+    def _part(self, picture: bytes) -> None:
+        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+        self.wfile.write(head.encode())
+        self.wfile.write(picture)
+        self.wfile.write(b"\r\n")
+
+    def _left(self) -> bool:
+        """Whether the viewer has closed its end."""
+        readable = select.select([self.connection], [], [], 0)[0]
+        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def _picture(self, channel: Channel) -> None:
         with channel.viewer():

@@ -34,6 +34,11 @@ class Channel:
         self._thread: threading.Thread | None = None
 
     @property
+    def closed(self) -> bool:
+        """Whether the stream is over."""
+        return self._closed
+
+    @property
     def watched(self) -> bool:
         """Whether there is a viewer."""
         return self._viewers > 0
@@ -66,7 +71,7 @@ class Channel:
                     self._jpeg = b""  # a later viewer shall not be shown this old one
 
     def newer_than(self, number: int, timeout: float) -> tuple[int, bytes] | None:
-        """(number, JPEG) of a picture after the given one; ``None`` at the end or after a while."""
+        """(number, JPEG) of a picture after the given one; ``None`` once closed or out of time."""
         deadline = perf_counter() + timeout
         with self._changed:
             while not (self._jpeg and self._number > number):

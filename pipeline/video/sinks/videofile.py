@@ -42,7 +42,8 @@ class VideoFileSink:
     """Writes the canvas to ``.mp4``, ``.mov`` or ``.mkv``.
 
     4:2:0 video has even sides, of a macroblock's 16 pixels at least; where a frame has not, its
-    last row or column is repeated. Frames of another size than the first are fitted into it, aspect kept.
+    last row or column is repeated. Frames of another size than the first are fitted in, aspect
+    kept.
 
     Raises:
         UsageError: another ending.

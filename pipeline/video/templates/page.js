@@ -75,6 +75,8 @@ async function look() {
     while (cards.length < status.streams.length) addCard(cards.length);
     status.streams.forEach((stream, number) => update(cards[number], stream));
     document.getElementById("engine").textContent = status.engine.summary ?? "";
+    // The runner was restarted: its pictures' streams have to be asked for anew.
+    if (link.className === "down") cards.forEach(show);
     link.className = "up";
     link.textContent = "live";
   } catch {
