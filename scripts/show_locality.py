@@ -48,9 +48,9 @@ def parse_point(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Load, inject one block, draw, print."""
-    options = build_parser().parse_args()
+    options = build_parser().parse_args(arguments)
     try:
         import torch
     except ModuleNotFoundError as error:
@@ -100,11 +100,11 @@ def load_block(
     checkpoint: Path | None, preset: str | None, stage: int, block: int
 ) -> tuple[str, RepMLPBlock]:
     """(name, block) of a checkpoint: a whole segmenter, or a bare backbone of a named preset."""
-    from models.checkpoints import load_into, load_segmenter
+    from models.checkpoints import load_into, load_segmenter, shipped_checkpoint
     from models.errors import ModelError
-    from models.segmenter import build_segmenter, find_preset
+    from models.segmenter import DEFAULT_PRESET, build_segmenter, find_preset
 
-    path = checkpoint or shipped_checkpoint()
+    path = checkpoint or shipped_checkpoint(DEFAULT_PRESET)
     if preset is None:
         model = load_segmenter(path)[0]
         fresh: tuple[str, ...] = ()
@@ -123,15 +123,6 @@ def load_block(
     if missing:
         raise ModelError(f"checkpoint '{path}' lacks '{missing[0]}': give one in training form")
     return name, blocks[name].eval()
-
-
-def shipped_checkpoint() -> Path:
-    """The checkpoint that comes with the project."""
-    folder = Path(__file__).resolve().parent.parent / "models" / "weights"
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
-        raise UsageError("no checkpoint is shipped here: give --checkpoint FILE")
-    return found[0]
 
 
 if __name__ == "__main__":
