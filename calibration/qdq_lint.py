@@ -89,6 +89,23 @@ def lint(
     return found
 
 
+def heavy_nodes(model: onnx.ModelProto) -> dict[str, bool]:
+    """Every heavy node by name, in graph order: whether both its operands are quantized.
+
+    ``False`` is a node left in float on purpose, or half quantized, which ``lint`` reports. A
+    MatMul of two activations is not listed.
+    """
+    graph = QdqGraph(model)
+    found = {}
+    for node in graph.nodes:
+        if node.op_type in _HEAVY and (
+            node.op_type != "MatMul" or any(_weights(graph, name) for name in node.input[:2])
+        ):
+            reasons = [_why_float(graph, name, "tensorrt") for name in node.input[:2]]
+            found[label(node)] = not any(reasons)
+    return found
+
+
 def _opset(model: onnx.ModelProto) -> Iterator[Violation]:
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx") and not MIN_OPSET <= entry.version <= MAX_OPSET:

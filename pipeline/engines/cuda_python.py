@@ -1,0 +1,183 @@
+"""CUDA memory, streams and graphs by cuda-python (``cuda.bindings``)."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pipeline.engines.cuda_memory import Bytes, cuda_error
+
+
+class Driver:
+    """``cuda.bindings.driver``, its (status, results...) tuples turned into results or errors."""
+
+    def __init__(self) -> None:
+        self.api: ModuleType = importlib.import_module("cuda.bindings.driver")
+
+    def __call__(self, name: str, *arguments: Any) -> Any:
+        """The results of that call; a status other than success is an ``EngineError``."""
+        try:
+            status, *results = getattr(self.api, name)(*arguments)
+        except RuntimeError as error:
+            # Older and newer releases say in their own ways that there is no libcuda.
+            raise cuda_error(name, str(error)) from error
+        if status != self.api.CUresult.CUDA_SUCCESS:
+            raise cuda_error(name, getattr(status, "name", str(status)))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def query(self, name: str, *arguments: Any) -> bool:
+        """Of a call that answers ``CUDA_ERROR_NOT_READY`` while it has to wait."""
+        (status,) = getattr(self.api, name)(*arguments)
+        if status == self.api.CUresult.CUDA_ERROR_NOT_READY:
+            return False
+        if status != self.api.CUresult.CUDA_SUCCESS:
+            raise cuda_error(name, getattr(status, "name", str(status)))
+        return True
+
+
+class Graphs:
+    """CUDA graphs by ``cuda.bindings``, on any adapter's streams."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._graphs: dict[int, tuple[Any, Any]] = {}
+
+    def begin(self, stream: int) -> None:
+        """Start to capture the stream."""
+        # Thread-local: another slot's thread may allocate meanwhile.
+        mode = self._driver.api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._driver("cuStreamBeginCapture", self._driver.api.CUstream(stream), mode)
+
+    def end(self, stream: int) -> int:
+        """What was captured, instantiated."""
+        graph = self._driver("cuStreamEndCapture", self._driver.api.CUstream(stream))
+        ready = self._driver("cuGraphInstantiate", graph, 0)
+        self._graphs[int(ready)] = (graph, ready)
+        return int(ready)
+
+    def launch(self, graph: int, stream: int) -> None:
+        """Run one of them."""
+        self._driver("cuGraphLaunch", self._graphs[graph][1], self._driver.api.CUstream(stream))
+
+    def close(self) -> None:
+        """Destroy them all."""
+        for graph, ready in self._graphs.values():
+            self._driver("cuGraphExecDestroy", ready)
+            self._driver("cuGraphDestroy", graph)
+        self._graphs.clear()
+
+
+class CudaPythonMemory:
+    """``CudaMemory`` by cuda-python."""
+
+    name = "cuda-python"
+    has_graphs = True
+
+    def __init__(self, device: int = 0) -> None:
+        self._call = driver = Driver()
+        driver("cuInit", 0)
+        self._device = driver("cuDeviceGet", device)
+        self._context = driver("cuDevicePrimaryCtxRetain", self._device)
+        self._graphs = Graphs(driver)
+        self._host: list[int] = []
+        self._memory: list[Any] = []
+        self._streams: list[Any] = []
+        self._events: list[Any] = []
+        self._open = True
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """See the protocol."""
+        self._call("cuCtxPushCurrent", self._context)
+        try:
+            yield
+        finally:
+            self._call("cuCtxPopCurrent")
+
+    def pinned(self, nbytes: int) -> Bytes:
+        """See the protocol."""
+        address = int(self._call("cuMemHostAlloc", nbytes, 0))
+        self._host.append(address)
+        view = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
+        view.fill(0)
+        return view
+
+    def device(self, nbytes: int) -> int:
+        """See the protocol."""
+        pointer = self._call("cuMemAlloc", nbytes)
+        self._memory.append(pointer)
+        return int(pointer)
+
+    def stream(self) -> int:
+        """See the protocol."""
+        flag = self._call.api.CUstream_flags.CU_STREAM_NON_BLOCKING
+        stream = self._call("cuStreamCreate", flag)
+        self._streams.append(stream)
+        return int(stream)
+
+    def event(self) -> int:
+        """See the protocol."""
+        flag = self._call.api.CUevent_flags.CU_EVENT_DISABLE_TIMING
+        event = self._call("cuEventCreate", flag)
+        self._events.append(event)
+        return int(event)
+
+    def to_device(self, target: int, source: Bytes, stream: int) -> None:
+        """See the protocol."""
+        api = self._call.api
+        self._call("cuMemcpyHtoDAsync", target, source.ctypes.data, source.nbytes,
+                   api.CUstream(stream))  # fmt: skip
+
+    def to_host(self, target: Bytes, source: int, stream: int) -> None:
+        """See the protocol."""
+        api = self._call.api
+        self._call("cuMemcpyDtoHAsync", target.ctypes.data, source, target.nbytes,
+                   api.CUstream(stream))  # fmt: skip
+
+    def record(self, event: int, stream: int) -> None:
+        """See the protocol."""
+        api = self._call.api
+        self._call("cuEventRecord", api.CUevent(event), api.CUstream(stream))
+
+    def happened(self, event: int) -> bool:
+        """See the protocol."""
+        return self._call.query("cuEventQuery", self._call.api.CUevent(event))
+
+    def synchronize(self, stream: int) -> None:
+        """See the protocol."""
+        self._call("cuStreamSynchronize", self._call.api.CUstream(stream))
+
+    def begin_capture(self, stream: int) -> None:
+        """See the protocol."""
+        self._graphs.begin(stream)
+
+    def end_capture(self, stream: int) -> int:
+        """See the protocol."""
+        return self._graphs.end(stream)
+
+    def launch(self, graph: int, stream: int) -> None:
+        """See the protocol."""
+        self._graphs.launch(graph, stream)
+
+    def close(self) -> None:
+        """See the protocol."""
+        if not self._open:
+            return
+        self._open = False
+        with self.active():
+            self._graphs.close()
+            for stream in self._streams:
+                self._call("cuStreamDestroy", stream)
+            for event in self._events:
+                self._call("cuEventDestroy", event)
+            for pointer in self._memory:
+                self._call("cuMemFree", pointer)
+            for address in self._host:
+                self._call("cuMemFreeHost", address)
+        self._call("cuDevicePrimaryCtxRelease", self._device)

@@ -1,0 +1,296 @@
+"""TensorRT engines: ``.engine`` files of TensorRT or TensorRT for RTX, with a manifest beside them.
+
+The only module that imports ``tensorrt`` and ``tensorrt_rtx``, and only when asked to. The driver
+is asked first and the manifest compared with this machine second: what TensorRT would answer with
+a crash or a screen of log is one line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from pipeline.artifact import Manifest, TensorFacts
+from pipeline.engines.base import EngineInfo, FrameBatch, OutputBatch, TensorSpec
+from pipeline.engines.cuda_driver import GpuFacts, find_gpu
+from pipeline.engines.cuda_memory import CudaMemory, open_memory
+from pipeline.engines.trt_executor import Request, open_context
+from pipeline.engines.trt_log import LogLine, first_error, is_out_of_memory, make_logger
+from pipeline.engines.trt_preflight import (
+    NAMES,
+    BuiltWith,
+    Flavour,
+    Here,
+    check_fits,
+    cuda_major,
+    this_platform,
+)
+from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
+
+MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+DEFAULT_SLOTS = 2
+
+
+def import_flavour(flavour: Flavour, *, why: str) -> Any:
+    """The module of that flavour.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+        EngineError: it is, but its libraries do not load.
+    """
+    module = MODULES[flavour]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != module:
+            raise EngineError(f"{NAMES[flavour]} does not load: {error}") from error
+        raise MissingDependencyError(flavour, flavour, why=why) from error
+    except (ImportError, OSError) as error:
+        # libnvinfer or a library under it is missing.
+        raise EngineError(
+            f"{NAMES[flavour]} is installed but its libraries do not load: {error}",
+            hint="on Jetson install JetPack's package 'tensorrt'; elsewhere reinstall the wheel",
+        ) from error
+
+
+def installed_flavours() -> list[Flavour]:
+    """Those whose module is there, TensorRT first. Does not load them."""
+    from importlib.util import find_spec
+
+    return [flavour for flavour, module in MODULES.items() if find_spec(module) is not None]
+
+
+def open_tensorrt(
+    path: Path, manifest: Manifest, *, slots: int = 0, adapter: str | None = None,
+    cuda_graphs: bool = True, allow_host_code: bool = False,
+) -> TensorRTEngine:  # fmt: skip
+    """The engine of that file, on this machine's GPU 0.
+
+    Args:
+        path: the plan; its hash is taken to have been checked.
+        manifest: what it is, see ``BuildTensorRTStage``.
+        slots: requests that may be in flight, each with its own activations; 0 is two.
+        adapter: ``pycuda`` or ``cuda-python``; the first that is installed when ``None``.
+        cuda_graphs: record the inference once and replay it.
+        allow_host_code: let a version-compatible engine run the code it carries. Only for engines
+            of your own making.
+
+    Raises:
+        EngineError: no driver or GPU, or TensorRT cannot load or run it; out of memory is so named.
+        ArtifactError: it was built for another flavour, version, GPU, driver or network.
+        MissingDependencyError: TensorRT, or a CUDA package, is not installed.
+    """
+    built = built_with(manifest, path.name)
+    gpu = find_gpu()
+    rebuild = rebuild_command(manifest)
+    try:
+        trt = import_flavour(built.flavour, why=f"opening '{path.name}'")
+    except MissingDependencyError as error:
+        others = [NAMES[name] for name in installed_flavours() if name != built.flavour]
+        if not others:
+            raise
+        raise ArtifactError(
+            f"engine '{path.name}' was built by {built.title}, here is {others[0]}",
+            hint=f"{error.hint}, or build it here: {rebuild}",
+        ) from error
+    here = Here(trt.__version__, cuda_major(built.flavour), this_platform(), gpu)
+    check_fits(built, here, name=path.name, rebuild=rebuild)
+    if built.version_compatible and not allow_host_code:
+        raise EngineError(
+            f"engine '{path.name}' is version compatible and so carries host code, which is not run"
+            " by default",
+            hint="allow host code if you built it yourself, or build it without that option",
+        )
+    memory = open_memory(adapter)
+    try:
+        return TensorRTEngine(
+            path, manifest, trt, gpu, memory, slots=slots or DEFAULT_SLOTS,
+            cuda_graphs=cuda_graphs, allow_host_code=allow_host_code,
+        )  # fmt: skip
+    except BaseException:
+        memory.close()
+        raise
+
+
+class TensorRTEngine:
+    """A deserialised plan with ``slots`` requests. Made by ``open_tensorrt``; closes ``memory``."""
+
+    def __init__(
+        self, path: Path, manifest: Manifest, trt: Any, gpu: GpuFacts, memory: CudaMemory, *,
+        slots: int, cuda_graphs: bool, allow_host_code: bool,
+    ) -> None:  # fmt: skip
+        self._memory = memory
+        self._logger = make_logger(trt)
+        self._name = path.name
+        with memory.active():
+            self._engine = self._deserialize(trt, path.read_bytes(), allow_host_code)
+            given, gives = self._io(trt, manifest)
+            self.inputs, self.outputs = (given,), (gives,)
+            contexts = [self._context(trt, cuda_graphs) for _ in range(slots)]
+        self._requests = [Request(memory, c, given, gives, self._why) for c, _own in contexts]
+        own = contexts[0][1]
+        reasons = [r.warm_up(capture=cuda_graphs and not own) for r in self._requests]
+        self.slots = slots
+        self.info = EngineInfo(
+            backend=built_with(manifest, path.name).flavour,
+            device=gpu.name,
+            precision=str(manifest.facts.get("precision")),
+            path=str(path),
+            executed=dict(manifest.facts.get("executed", {})),
+            extra={
+                "version": trt.__version__,
+                "compute_capability": gpu.sm,
+                "driver": ".".join(map(str, gpu.driver)),
+                "memory": memory.name,
+                "cuda_graph": _graph_state(cuda_graphs, own, reasons[0]),
+                "activations_bytes": int(self._engine.device_memory_size_v2)
+                if hasattr(self._engine, "device_memory_size_v2")
+                else int(self._engine.device_memory_size),
+            },
+        )
+
+    def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool) -> Any:
+        runtime = trt.Runtime(self._logger)
+        runtime.engine_host_code_allowed = allow_host_code
+        if hasattr(runtime, "get_engine_validity"):
+            validity, why = runtime.get_engine_validity(plan)
+            if validity == trt.EngineValidity.INVALID:
+                raise ArtifactError(f"engine '{self._name}' is not valid on this machine: {why}")
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise self._failure("cannot be loaded")
+        self._runtime = runtime  # outlives the engine
+        return engine
+
+    def _io(self, trt: Any, manifest: Manifest) -> tuple[TensorSpec, TensorSpec]:
+        """Input and output as the engine has them; ``ArtifactError`` unless the manifest agrees."""
+        found: dict[str, list[TensorSpec]] = {"INPUT": [], "OUTPUT": []}
+        layouts = {t.name: t.layout for t in (*manifest.inputs, *manifest.outputs)}
+        for i in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(i)
+            mode = str(self._engine.get_tensor_mode(name)).rpartition(".")[2]
+            dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name))).name
+            shape = tuple(int(n) for n in self._engine.get_tensor_shape(name))
+            found[mode].append(TensorSpec(name, dtype, shape, layouts.get(name, "?")))
+        for specs, facts in (
+            (found["INPUT"], manifest.inputs),
+            (found["OUTPUT"], manifest.outputs),
+        ):
+            if [_facts(spec) for spec in specs] != list(facts):
+                raise ArtifactError(
+                    f"engine '{self._name}' is not the one its manifest describes: "
+                    f"it has {_list(specs)}"
+                )
+        if len(found["INPUT"]) != 1 or len(found["OUTPUT"]) != 1:
+            raise ArtifactError(f"engine '{self._name}' has not exactly one input and one output")
+        return found["INPUT"][0], found["OUTPUT"][0]
+
+    def _context(self, trt: Any, cuda_graphs: bool) -> tuple[Any, bool]:
+        context, own = open_context(trt, self._engine, graphs=cuda_graphs)
+        if context is None:
+            raise self._failure("has no room for another request")
+        return context, own
+
+    def _failure(self, what: str) -> EngineError:
+        lines = self._lines()
+        if is_out_of_memory(lines):
+            return EngineError(
+                f"out of GPU memory: engine '{self._name}' {what}",
+                hint="open it with fewer slots, close other programs on the GPU, or build it with "
+                "a smaller --workspace",
+            )
+        return EngineError(f"engine '{self._name}' {what}: {first_error(lines)}")
+
+    def _lines(self) -> list[LogLine]:
+        lines: list[LogLine] = self._logger.lines
+        return lines
+
+    def _why(self) -> str:
+        return first_error(reversed(self._lines()))
+
+    def input(self, slot: int) -> FrameBatch:
+        """See the protocol."""
+        return self._requests[slot].input
+
+    def submit(self, slot: int) -> None:
+        """See the protocol."""
+        self._requests[slot].submit(slot)
+
+    def wait(self, slot: int, timeout: float | None = None) -> OutputBatch:
+        """See the protocol."""
+        return self._requests[slot].wait(slot, timeout)
+
+    def infer(self, frames: FrameBatch) -> OutputBatch:
+        """See the protocol."""
+        want = self.inputs[0].shape
+        if frames.shape != want or frames.dtype != np.uint8:
+            raise EngineError(f"engine takes uint8 {want}, got {frames.dtype} {frames.shape}")
+        np.copyto(self.input(0), frames)
+        self.submit(0)
+        return np.array(self.wait(0))
+
+    def close(self) -> None:
+        """See the protocol. Buffers handed out before are memory no more."""
+        if self._engine is None:
+            return
+        for request in self._requests:
+            request.drain()
+        self._requests.clear()
+        self._engine = self._runtime = None
+        self._memory.close()
+
+    def __enter__(self) -> TensorRTEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def built_with(manifest: Manifest, name: str) -> BuiltWith:
+    """What the manifest says the engine was built with; ``ArtifactError`` when it does not."""
+    try:
+        return BuiltWith.model_validate(manifest.facts.get("built_with"))
+    except ValidationError as error:
+        raise ArtifactError(
+            f"the manifest of '{name}' does not say what built it: it is no TensorRT engine of ours"
+        ) from error
+
+
+def rebuild_command(manifest: Manifest) -> str:
+    """The command that makes an engine like it on this machine."""
+    facts = manifest.facts
+    words = ["python scripts/build_engine.py --backend tensorrt"]
+    words.append(f"--precision {facts.get('precision')}")
+    if facts.get("preset"):
+        words.append(f"--preset {facts['preset']}")
+    if manifest.inputs:
+        height, width = manifest.inputs[0].shape[1:3]
+        words.append(f"--shape {height}x{width}")
+    return " ".join(words)
+
+
+def _graph_state(asked: bool, own: bool, reason: str | None) -> str:
+    if not asked:
+        return "off"
+    if own:
+        return "by the runtime"
+    return "captured" if reason is None else f"none: {reason}"
+
+
+def _facts(spec: TensorSpec) -> TensorFacts:
+    return TensorFacts(name=spec.name, dtype=spec.dtype, shape=spec.shape, layout=spec.layout)
+
+
+def _list(specs: list[TensorSpec]) -> str:
+    return ", ".join(f"{s.name} {s.dtype} {list(s.shape)}" for s in specs) or "none"

@@ -1,0 +1,160 @@
+"""One request on a TensorRT engine: its buffers, its stream, and the order of what happens there.
+
+    host input --copy--> device input --execute--> device output --copy--> host output, event
+
+All of it is queued on the request's own stream and nothing waits for it but ``wait``. Where CUDA
+graphs are to be had, the three steps are recorded once and launched as one from then on, which
+saves the processor the queueing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from time import perf_counter, sleep
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.engines.base import FrameBatch, OutputBatch, TensorSpec
+from pipeline.engines.cuda_memory import CudaMemory
+from pipeline.errors import EngineError
+
+_POLL_SECONDS = 50e-6
+
+
+class Context(Protocol):
+    """What is used of TensorRT's ``IExecutionContext``."""
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        """Where an input or output lies on the device."""
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        """Queue an inference."""
+
+
+class Request:
+    """One slot: buffers for one input and one output, a stream, an event, maybe a graph.
+
+    Args:
+        memory: where to take them from.
+        context: an execution context of its own; it holds the request's activations.
+        given: the input.
+        gives: the output.
+        why: what TensorRT logged last, for the error when it refuses.
+    """
+
+    def __init__(
+        self, memory: CudaMemory, context: Context, given: TensorSpec, gives: TensorSpec,
+        why: Callable[[], str],
+    ) -> None:  # fmt: skip
+        self._memory, self._context, self._why = memory, context, why
+        self._graph: int | None = None
+        self._state = "idle"
+        with memory.active():
+            self._stream = memory.stream()
+            self._event = memory.event()
+            self._host = [memory.pinned(_nbytes(spec)) for spec in (given, gives)]
+            self._device = [memory.device(_nbytes(spec)) for spec in (given, gives)]
+        for spec, address in zip((given, gives), self._device, strict=True):
+            if not context.set_tensor_address(spec.name, address):
+                raise EngineError(f"TensorRT refused the buffer of '{spec.name}': {why()}")
+        self.input: FrameBatch = self._host[0].view(given.dtype).reshape(given.shape)
+        self.output: OutputBatch = self._host[1].view(gives.dtype).reshape(gives.shape)
+
+    def warm_up(self, *, capture: bool) -> str | None:
+        """Run once, and record the graph if asked to.
+
+        TensorRT allocates and loads on its first run, which a graph may not hold.
+
+        Returns:
+            Why there is no graph, ``None`` when there is one or none was asked for.
+        """
+        with self._memory.active():
+            self._queue()
+            self._memory.synchronize(self._stream)
+            return self._record() if capture else None
+
+    def _record(self) -> str | None:
+        if not self._memory.has_graphs:
+            return f"{self._memory.name} alone has no CUDA graphs"
+        self._memory.begin_capture(self._stream)
+        problem: str | None = None
+        try:
+            self._queue()
+        except EngineError as error:
+            problem = str(error)
+        try:
+            # The capture must end even when it failed, or the stream is lost.
+            graph = self._memory.end_capture(self._stream)
+        except EngineError as error:
+            return problem or str(error)
+        if problem is None:
+            self._graph = graph
+        return problem
+
+    def _queue(self) -> None:
+        self._memory.to_device(self._device[0], self._host[0], self._stream)
+        if not self._context.execute_async_v3(self._stream):
+            raise EngineError(f"TensorRT could not run the engine: {self._why()}")
+        self._memory.to_host(self._host[1], self._device[1], self._stream)
+
+    def submit(self, slot: int) -> None:
+        """Queue the inference of what is in ``input``."""
+        if self._state == "running":
+            raise EngineError(f"slot {slot} is still in flight")
+        with self._memory.active():
+            if self._graph is None:
+                self._queue()
+            else:
+                self._memory.launch(self._graph, self._stream)
+            self._memory.record(self._event, self._stream)
+        self._state = "running"
+
+    def wait(self, slot: int, timeout: float | None) -> OutputBatch:
+        """Wait for the inference; see the engine protocol."""
+        if self._state == "idle":
+            raise EngineError(f"slot {slot} was never submitted")
+        if self._state == "running":
+            try:
+                with self._memory.active():
+                    self._until_done(slot, timeout)
+            except EngineError:
+                self._state = "idle"
+                raise
+            self._state = "done"
+        return self.output
+
+    def _until_done(self, slot: int, timeout: float | None) -> None:
+        if timeout is None:
+            self._memory.synchronize(self._stream)
+            return
+        end = perf_counter() + timeout
+        while not self._memory.happened(self._event):
+            if perf_counter() >= end:
+                raise TimeoutError(f"slot {slot} did not finish within {timeout} s")
+            sleep(_POLL_SECONDS)
+
+    def drain(self) -> None:
+        """Wait for what is under way, whatever comes of it."""
+        if self._state == "running":
+            self._state = "idle"
+            with self._memory.active():
+                self._memory.synchronize(self._stream)
+
+
+def _nbytes(spec: TensorSpec) -> int:
+    return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+
+
+def open_context(trt: Any, engine: Any, *, graphs: bool) -> tuple[Any, bool]:
+    """(execution context, whether TensorRT itself runs it as a CUDA graph).
+
+    TensorRT for RTX captures by itself when its runtime configuration says so; its kernels are
+    compiled on first use, which a capture from outside would not survive.
+    """
+    if graphs and hasattr(trt, "CudaGraphStrategy"):
+        config = engine.create_runtime_config()
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return engine.create_execution_context(config), True
+    return engine.create_execution_context(), False

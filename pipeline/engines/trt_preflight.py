@@ -1,0 +1,165 @@
+"""Whether an engine fits this machine: everything TensorRT would refuse, or crash on, asked first.
+
+An engine is bound to what built it: the flavour and version of TensorRT, the operating system and
+processor, the GPU's compute capability. Options widen the last two, where the flavour has them.
+Each mismatch is one line with both sides.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.engines.cuda_driver import GpuFacts
+from pipeline.errors import ArtifactError
+
+Flavour: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
+Hardware: TypeAlias = Literal["same", "same-capability", "ampere+"]
+NAMES: dict[str, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
+# An RTX engine built for no capability in particular runs from here on.
+_RTX_FROM = (8, 0)
+
+
+class BuiltWith(BaseModel):
+    """What made an engine, as its manifest records it.
+
+    Attributes:
+        flavour, version: of TensorRT.
+        cuda: major version of the CUDA libraries it was built with, where that is known.
+        platform: ``linux-x86_64``, ``linux-aarch64``.
+        capabilities: compute capabilities (``8.6``) it was built for; empty for an RTX engine that
+            is compiled on first use.
+        hardware: how far beyond the building GPU it may go.
+        version_compatible: whether newer versions may run it; it then holds host code.
+        gpu, driver: the building machine's, ``None`` where there was none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flavour: Flavour
+    version: str
+    cuda: int | None
+    platform: str
+    capabilities: tuple[str, ...]
+    hardware: Hardware = "same"
+    version_compatible: bool = False
+    gpu: str | None = None
+    driver: tuple[int, int] | None = None
+
+    @property
+    def title(self) -> str:
+        """``TensorRT 10.3.0``."""
+        return f"{NAMES[self.flavour]} {self.version}"
+
+
+@dataclass(frozen=True)
+class Here:
+    """This machine: the TensorRT that would open the engine, and the GPU."""
+
+    version: str
+    cuda: int | None
+    platform: str
+    gpu: GpuFacts
+
+
+def this_platform() -> str:
+    """Operating system and processor, as engines are bound to them."""
+    return f"{platform.system().lower()}-{platform.machine().lower()}"
+
+
+def cuda_major(flavour: Flavour) -> int | None:
+    """Major version of CUDA of the installed TensorRT packages; ``None`` where none says so.
+
+    The wheels carry it in their names (``tensorrt_cu12``); JetPack's packages do not.
+    """
+    stem = flavour.replace("-", "_")
+    for major in range(20, 10, -1):
+        try:
+            metadata.version(f"{stem}_cu{major}")
+        except metadata.PackageNotFoundError:
+            continue
+        return major
+    return None
+
+
+def check_fits(built: BuiltWith, here: Here, *, name: str, rebuild: str) -> None:
+    """Raise ``ArtifactError`` with both sides unless the engine can run here.
+
+    Args:
+        built: from the engine's manifest.
+        here: this machine.
+        name: the engine's file name, for the message.
+        rebuild: the command that makes it again, for the hint.
+    """
+    reason = (
+        _platform(built, here)
+        or _version(built, here)
+        or _capability(built, here)
+        or _driver(built, here)
+    )
+    if reason:
+        raise ArtifactError(f"engine '{name}' {reason}", hint=f"build it here: {rebuild}")
+
+
+def _platform(built: BuiltWith, here: Here) -> str | None:
+    if built.platform != here.platform:
+        return f"was built on {built.platform}, this is {here.platform}"
+    return None
+
+
+def _version(built: BuiltWith, here: Here) -> str | None:
+    theirs, ours = _numbers(built.version), _numbers(here.version)
+    depth = min(len(theirs), len(ours))
+    if theirs[:depth] == ours[:depth]:
+        return None
+    what = f"was built by {built.title}, here is {NAMES[built.flavour]} {here.version}"
+    if not built.version_compatible:
+        return what
+    # Engines of 10 run under 11; no other step between major versions is supported.
+    steps = {theirs[0], 11} if theirs[0] == 10 else {theirs[0]}
+    if ours[0] in steps and ours > theirs:
+        return None
+    return f"{what}, which cannot run it even though it is version compatible"
+
+
+def _capability(built: BuiltWith, here: Here) -> str | None:
+    this = here.gpu
+    if built.flavour == "tensorrt-rtx":
+        if not built.capabilities:
+            fits, wanted = this.capability >= _RTX_FROM, "8.0 or newer"
+        else:
+            fits, wanted = this.sm in built.capabilities, ", ".join(built.capabilities)
+    elif built.hardware == "ampere+":
+        fits, wanted = this.capability >= (8, 0), "8.0 or newer"
+    elif built.hardware == "same-capability":
+        fits, wanted = this.sm in built.capabilities, ", ".join(built.capabilities)
+    else:
+        fits = this.sm in built.capabilities and built.gpu == this.name
+        wanted = f"{', '.join(built.capabilities)} ({built.gpu})"
+    if fits:
+        return None
+    return f"was built for compute capability {wanted}, this is {this.sm} ({this.name})"
+
+
+def _driver(built: BuiltWith, here: Here) -> str | None:
+    if here.cuda is not None and here.gpu.driver[0] < here.cuda:
+        had = ".".join(map(str, here.gpu.driver))
+        return (
+            f"needs a driver for CUDA {here.cuda}, which the installed {NAMES[built.flavour]} "
+            f"{here.version} is made for; this driver runs up to CUDA {had}"
+        )
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found: list[int] = []
+    for part in version.split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        found.append(int(digits))
+    return tuple(found)

@@ -1,0 +1,258 @@
+"""ONNX (float, or Q/DQ in the int8 spelling) -> a TensorRT engine, its layers accounted for.
+
+TensorRT for RTX builds without a GPU. Where there is a GPU that can run the engine, it is compared
+with its graph like every other engine; where there is none, the manifest says so, and what is
+checked is the graph (against the float one) and the builder's own table of layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from calibration.frames import FrameList
+from calibration.qdq_lint import heavy_nodes, lint
+from pipeline.artifact import Artifact, Manifest, TensorFacts
+from pipeline.engines.cuda_driver import GpuFacts, find_gpu
+from pipeline.engines.onnxruntime import OnnxRuntimeEngine
+from pipeline.engines.tensorrt import import_flavour, open_tensorrt
+from pipeline.engines.trt_builder import BuilderOptions, Built, build_plan
+from pipeline.engines.trt_log import executed, fallbacks, node_precisions
+from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major, this_platform
+from pipeline.errors import ArtifactError, CheckFailedError, EngineError, MissingDependencyError
+from pipeline.lowering.half import to_half
+from pipeline.lowering.labels import LABELS, append_labels
+from pipeline.stage import Notify, Product, Stage, StageConfig
+from pipeline.store import Store
+from pipeline.verify import batches, compare
+
+Precision: TypeAlias = Literal["fp32", "fp16", "int8", "int8+fp16"]
+ENGINE, GRAPH = "engine.engine", "engine.onnx"
+
+
+class BuildTensorRTConfig(StageConfig):
+    """What to build.
+
+    Attributes:
+        precision: ``int8+fp16`` computes in fp16 what is not quantized.
+        flavour: which TensorRT.
+        frames: hash of the frames that judge.
+        min_agreement: labels the engine, and a half-precision graph, must share with its graph.
+        graph: the file of the graph artifact to build from; its main file when ``None``.
+        labels: upsample and argmax on the device, so that labels come back instead of logits.
+        strict_int8: a heavy layer that was to run in int8 and does not is an error.
+        options: the builder's.
+        check_frames: how many frames judge.
+    """
+
+    precision: Precision
+    flavour: Flavour
+    frames: str
+    min_agreement: float
+    graph: str | None = None
+    labels: bool = False
+    strict_int8: bool = False
+    options: BuilderOptions = BuilderOptions()
+    check_frames: int = 4
+
+
+class BuildTensorRTStage(Stage):
+    """Two inputs: the graph to build from, and the float graph that half and int8 are held to.
+
+    Its facts, besides those every engine has: ``built_with`` (see ``BuiltWith``), ``nodes`` (the
+    precision each heavy ONNX node runs in), ``float_fallback`` and ``float_by_design`` (those that
+    are not in int8, though quantized or because they are not), ``layers``, ``warnings``, ``half``
+    (agreement of the half-precision graph), ``agreement`` (of the engine, ``None`` when it was not
+    executed, and then ``not_executed`` says why).
+    """
+
+    name = "build-tensorrt"
+    version = 1
+    produces = "engine"
+    tools = ("tensorrt", "tensorrt_rtx", "onnx", "onnxruntime")
+    config: BuildTensorRTConfig
+
+    def __init__(
+        self, config: BuildTensorRTConfig, store: Store, frames: FrameList,
+        notify: Notify | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(config, store, notify)
+        self.frames = frames
+
+    def device(self) -> dict[str, Any]:
+        """TensorRT's kernels are chosen on and for this GPU; RTX's when the engine is opened."""
+        flavour = self.config.flavour
+        trt = import_flavour(flavour, why=f"building for {NAMES[flavour]}")
+        facts = {"version": trt.__version__, "platform": this_platform()}
+        if flavour == "tensorrt":
+            gpu = find_gpu()
+            facts |= {"gpu": gpu.name, "sm": gpu.sm, "driver": ".".join(map(str, gpu.driver))}
+        return facts
+
+    def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
+        """See ``Stage``.
+
+        Raises:
+            CheckFailedError: the graph breaks a rule, half precision changes its labels, a layer
+                fell back to float under ``strict_int8``, or the engine is not its graph.
+            EngineError: TensorRT refused, or there is no GPU where it needs one.
+            UsageError: the flavour lacks an option.
+        """
+        graph, floating = inputs
+        config = self.config
+        trt = import_flavour(config.flavour, why=f"building for {NAMES[config.flavour]}")
+        source = graph.manifest_path.parent / (config.graph or graph.manifest.main)
+        untyped = onnx.load(source)
+        heavy = heavy_nodes(untyped)
+        model = self._typed(untyped, source.name)
+        stacks = self._stacks(floating)
+        onnx.save(model, folder / GRAPH)
+        half = None
+        if "fp16" in config.precision:
+            half = self._held_to(source, floating, folder / GRAPH, stacks)
+        if config.labels:
+            model = append_labels(model)
+            onnx.save(model, folder / GRAPH)
+        built = build_plan(
+            trt, config.flavour, model.SerializeToString(), config.options,
+            gpu=find_gpu() if config.flavour == "tensorrt" else None,
+            cuda=cuda_major(config.flavour),
+        )  # fmt: skip
+        (folder / ENGINE).write_bytes(built.plan)
+        facts = self._facts(built, heavy, floating) | {"half": half}
+        product = Product(
+            main=ENGINE,
+            others=(GRAPH,),
+            inputs=floating.manifest.inputs,
+            outputs=_outputs(floating, labels=config.labels),
+            facts=facts,
+        )
+        product.facts.update(self._execute(folder, product, floating, stacks))
+        return product
+
+    def _typed(self, model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+        """The graph with the precision written into it."""
+        quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+        if quantized != ("int8" in self.config.precision):
+            kind = "a Q/DQ graph" if quantized else "a float graph"
+            raise CheckFailedError(f"'{name}' is {kind}: {self.config.precision} needs the other")
+        if quantized:
+            broken = lint(model, "tensorrt", _left_in_float(model))
+            if broken:
+                raise CheckFailedError(
+                    f"'{name}' breaks rule '{broken[0].rule}' at node '{broken[0].node}': "
+                    f"{broken[0].message} ({len(broken)} violations in all)"
+                )
+        if "fp16" not in self.config.precision:
+            return model
+        try:
+            return to_half(model)
+        except ValueError as error:
+            raise CheckFailedError(f"'{name}' cannot be half precision: {error}") from error
+
+    def _stacks(self, floating: Artifact) -> list[npt.NDArray[np.uint8]]:
+        batch, height, width, _channels = floating.manifest.inputs[0].shape
+        return list(batches(self.frames.images(height, width), batch, self.config.check_frames))
+
+    def _held_to(
+        self, source: Path, floating: Artifact, half: Path, stacks: list[npt.NDArray[np.uint8]]
+    ) -> dict[str, Any]:
+        """Agreement of the half-precision graph, or ``CheckFailedError``."""
+        with OnnxRuntimeEngine(half) as mine:
+            found = compare(
+                mine,
+                {"graph": OnnxRuntimeEngine(source), "fp32": OnnxRuntimeEngine(floating.path)},
+                stacks,
+            )
+        if not found["graph"].labels >= self.config.min_agreement:
+            raise CheckFailedError(
+                f"half precision changes the graph: {found['graph'].labels:.2%} of labels are the "
+                f"same (asked for {self.config.min_agreement:.2%}); use fp32 or int8"
+            )
+        return {name: agreement.as_json() for name, agreement in found.items()}
+
+    def _facts(self, built: Built, model: onnx.ModelProto, floating: Artifact) -> dict[str, Any]:
+        heavy = heavy_nodes(model)
+        nodes = node_precisions(built.layers, heavy)
+        by_design = [name for name, quantized in heavy.items() if not quantized]
+        fell = fallbacks(nodes, by_design) if "int8" in self.config.precision else []
+        if fell and self.config.strict_int8:
+            raise CheckFailedError(
+                f"{len(fell)} layers that were to run in int8 do not, the first is '{fell[0]}' in "
+                f"{nodes[fell[0]]}"
+            )
+        return {
+            "backend": "tensorrt",
+            "flavour": self.config.flavour,
+            "precision": self.config.precision,
+            "output": "labels" if self.config.labels else "logits",
+            "preset": floating.facts.get("preset"),
+            "multiply_adds": floating.facts.get("multiply_adds"),
+            "built_with": built.built_with.model_dump(mode="json"),
+            "executed": executed(built.layers),
+            "nodes": nodes,
+            "float_fallback": fell,
+            "float_by_design": by_design if "int8" in self.config.precision else [],
+            "layers": [layer.as_json() for layer in built.layers],
+            "warnings": list(built.warnings),
+        }
+
+    def _execute(
+        self, folder: Path, product: Product, floating: Artifact,
+        stacks: list[npt.NDArray[np.uint8]],
+    ) -> dict[str, Any]:  # fmt: skip
+        """Run the engine where that is possible and compare it with its graph."""
+        try:
+            gpu: GpuFacts = find_gpu()
+        except EngineError as error:
+            return {"agreement": None, "not_executed": str(error)}
+        manifest = Manifest(
+            kind="engine", main=ENGINE, files={}, key="", inputs=product.inputs,
+            outputs=product.outputs, facts=product.facts,
+        )  # fmt: skip
+        try:
+            engine = open_tensorrt(folder / ENGINE, manifest)
+        except (MissingDependencyError, ArtifactError) as error:
+            return {"agreement": None, "not_executed": f"{error} ({gpu.name})"}
+        with engine, OnnxRuntimeEngine(folder / GRAPH) as exact:
+            if self.config.labels:
+                same = [np.mean(engine.infer(s) == exact.infer(s)) for s in stacks]
+                agreement = {"graph": {"labels": float(np.mean(same)), "frames": len(stacks)}}
+            else:
+                floats = OnnxRuntimeEngine(floating.path)
+                found = compare(engine, {"graph": exact, "fp32": floats}, stacks)
+                agreement = {name: a.as_json() for name, a in found.items()}
+            runtime = dict(engine.info.extra)
+        if not agreement["graph"]["labels"] >= self.config.min_agreement:
+            raise CheckFailedError(
+                f"the {self.config.precision} engine is not its graph: they name the same class on "
+                f"{agreement['graph']['labels']:.2%} of positions (asked for "
+                f"{self.config.min_agreement:.2%})"
+            )
+        return {"agreement": agreement, "not_executed": None, "runtime": runtime}
+
+
+def _left_in_float(model: onnx.ModelProto) -> list[str]:
+    """Heavy nodes with no quantized operand at all: what the quantizer left in float on purpose.
+
+    Half quantized ones are not among them, so that ``lint`` names them.
+    """
+    dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    inputs = {node.name: node.input[:2] for node in model.graph.node}
+    return [
+        name
+        for name, quantized in heavy_nodes(model).items()
+        if not quantized and not dequantized.intersection(inputs.get(name, ()))
+    ]
+
+
+def _outputs(floating: Artifact, *, labels: bool) -> tuple[TensorFacts, ...]:
+    if not labels:
+        return floating.manifest.outputs
+    batch, height, width, _channels = floating.manifest.inputs[0].shape
+    return (TensorFacts(name=LABELS, dtype="uint8", shape=(batch, height, width), layout="NHW"),)
