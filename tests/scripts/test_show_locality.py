@@ -14,7 +14,6 @@ from models.segmenter import Segmenter, build_segmenter, find_preset
 from pipeline.console import run_command
 from scripts.show_locality import main
 
-
 PRESET = find_preset("edge-s")
 BLOCKS = PRESET.backbone.blocks
 
