@@ -29,15 +29,9 @@ import numpy.typing as npt
 
 from pipeline.engines.base import Engine
 from pipeline.errors import EngineError
+from pipeline.inference_checks import check_frame, check_labels, engine_shape
 from pipeline.kernels import blend_argmax, cut_tiles, pick_labels
-from pipeline.tiles import (
-    DEFAULT_OVERLAP,
-    STRIDE,
-    TileMode,
-    TilePlan,
-    check_options,
-    plan_tiles,
-)
+from pipeline.tiles import DEFAULT_OVERLAP, TileMode, TilePlan, check_options, plan_tiles
 
 FrameArray = npt.NDArray[np.uint8]
 LabelArray = npt.NDArray[np.uint8]
@@ -126,7 +120,7 @@ class Segmenter:
         threads: int | None = None,
     ) -> None:
         check_options(tiles, overlap, scale)
-        self._batch, height, width, self._classes = _check_engine(engine)
+        self._batch, height, width, self._classes = engine_shape(engine)
         self._tile = (height, width)
         self._engine = engine
         self._mode: TileMode = tiles
@@ -182,7 +176,7 @@ class Segmenter:
             ValueError: another shape, or not contiguous.
             EngineError: too few free slots (finish a ticket first), or the device failed.
         """
-        _check_frame(bgr)
+        check_frame(bgr)
         begin = perf_counter()
         flight = self._board(bgr)
         ticket = Ticket(flight.layout.plan.frame, _flight=flight)
@@ -220,7 +214,7 @@ class Segmenter:
             raise EngineError("this frame was finished or discarded before")
         if out is None:
             out = np.empty(ticket.shape, np.uint8)
-        _check_labels(out, ticket.shape)
+        check_labels(out, ticket.shape)
         try:
             self._collect(flight, timeout)
             ready = perf_counter()
@@ -352,44 +346,3 @@ def _resized(bgr: FrameArray, picture: FrameArray | None) -> FrameArray:
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     cv2.resize(bgr, (width, height), dst=picture, interpolation=method)
     return picture
-
-
-def _check_engine(engine: Engine) -> tuple[int, int, int, int | None]:
-    """(batch, height, width, classes) of an engine of one of the two kinds, or ``EngineError``."""
-    if len(engine.inputs) != 1 or len(engine.outputs) != 1:
-        raise EngineError(f"{engine.info.path} has not exactly one input and one output")
-    given, gives = engine.inputs[0], engine.outputs[0]
-    if given.layout != "NHWC" or given.dtype != "uint8" or given.shape[3:] != (3,):
-        raise EngineError(
-            f"{engine.info.path} takes {given.dtype} {given.layout} {given.shape}, "
-            "not uint8 NHWC frames of 3 channels"
-        )
-    batch, height, width = given.shape[:3]
-    if gives.layout == "NHW" and gives.dtype == "uint8" and gives.shape == (batch, height, width):
-        return batch, height, width, None
-    if gives.layout == "NCHW" and gives.dtype == "float32" and len(gives.shape) == 4:
-        classes = gives.shape[1]
-        expected = (batch, classes, height // STRIDE, width // STRIDE)
-        if gives.shape == expected and height % STRIDE == width % STRIDE == 0:
-            return batch, height, width, classes
-    raise EngineError(
-        f"{engine.info.path} gives {gives.dtype} {gives.layout} {gives.shape}, neither float32 "
-        "NCHW logits at stride 4 nor uint8 NHW labels of its input's size"
-    )
-
-
-def _check_frame(bgr: object) -> None:
-    if not isinstance(bgr, np.ndarray) or bgr.dtype != np.uint8:
-        kind = bgr.dtype if isinstance(bgr, np.ndarray) else type(bgr).__name__
-        raise TypeError(f"a frame is a uint8 array, not {kind}")
-    if bgr.ndim != 3 or bgr.shape[2] != 3 or 0 in bgr.shape:
-        raise ValueError(f"a frame has shape (H, W, 3), not {bgr.shape}")
-    if not bgr.flags.c_contiguous:
-        raise ValueError("a frame is C-contiguous; pass np.ascontiguousarray(frame)")
-
-
-def _check_labels(out: object, shape: tuple[int, int]) -> None:
-    if not isinstance(out, np.ndarray) or out.dtype != np.uint8:
-        raise TypeError("out is a uint8 array")
-    if out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
-        raise ValueError(f"out is a writable C-contiguous array of shape {shape}")

@@ -434,6 +434,7 @@ def test_options_are_refused_before_the_first_frame(options: dict[str, Any]) -> 
         (("float32", (1, 32, 64, 3), "NHWC"), None),
         (("uint8", (1, 3, 32, 64), "NCHW"), None),
         (("uint8", (1, 32, 64, 4), "NHWC"), None),
+        (("uint8", (1, 30, 64, 3), "NHWC"), ("uint8", (1, 30, 64), "NHW")),
         (None, ("float16", (1, 6, 8, 16), "NCHW")),
         (None, ("float32", (1, 6, 32, 64), "NCHW")),
         (None, ("float32", (2, 6, 8, 16), "NCHW")),

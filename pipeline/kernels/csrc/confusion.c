@@ -1,5 +1,6 @@
-/* Confusion counts. Labels come in runs: eight equal pairs are one addition. The rest goes round
- * robin into four tables, so that a run shorter than that does not wait for its own last store. */
+/* Confusion counts. Labels come in runs, so eight pixels at a time are compared with those before
+ * and only counted when they end. What is no run goes round robin into four tables, so that equal
+ * neighbours do not wait for each other's store. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +9,7 @@
 #include "parallel.h"
 
 #define BANKS 4
-#define RUN 8
+#define STEP 8
 
 typedef struct {
     const uint8_t *truth, *prediction;
@@ -25,20 +26,29 @@ static int count_pixels(void *work, int64_t first, int64_t last) {
     int64_t *banks = calloc(BANKS * length, sizeof *banks);
     if (banks == NULL) return EDGE_NO_MEMORY;
     const uint64_t ones = UINT64_C(0x0101010101010101);
-    int64_t i = first;
-    for (; i + RUN <= last; i += RUN) {
+    uint64_t truths = 0, predictions = 0, t8, p8; /* the run's pair, eight times over */
+    int64_t run = 0, i = first;
+    for (; i + STEP <= last; i += STEP) {
         const uint8_t *t = w->truth + i, *p = w->prediction + i;
-        uint64_t truths, predictions;
-        memcpy(&truths, t, RUN);
-        memcpy(&predictions, p, RUN);
-        if (truths == t[0] * ones && predictions == p[0] * ones) {
-            banks[w->row[t[0]] + w->column[p[0]]] += RUN;
+        memcpy(&t8, t, STEP);
+        memcpy(&p8, p, STEP);
+        if (((t8 ^ truths) | (p8 ^ predictions)) == 0) {
+            run++;
             continue;
         }
-        for (int k = 0; k < RUN; k++) {
+        banks[w->row[truths & 255] + w->column[predictions & 255]] += STEP * run;
+        run = 0;
+        if (t8 == t[0] * ones && p8 == p[0] * ones) {
+            truths = t8;
+            predictions = p8;
+            run = 1;
+            continue;
+        }
+        for (int k = 0; k < STEP; k++) {
             banks[(size_t)(k % BANKS) * length + (size_t)(w->row[t[k]] + w->column[p[k]])]++;
         }
     }
+    banks[w->row[truths & 255] + w->column[predictions & 255]] += STEP * run;
     for (; i < last; i++) banks[w->row[w->truth[i]] + w->column[w->prediction[i]]]++;
     pthread_mutex_lock(&w->lock);
     for (size_t k = 0; k < BANKS; k++) {

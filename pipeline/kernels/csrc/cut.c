@@ -1,6 +1,14 @@
 /* Frame to tiles with reflected borders: rows are copied whole, only what hangs over the frame's
- * sides is fetched pixel by pixel. */
+ * sides is fetched pixel by pixel.
+ *
+ * The tiles of a large frame are more than a core's own cache holds. Written as usual, each line of
+ * them would first be read from memory to be overwritten, and would push out what is of use; on
+ * x86 they are streamed past the cache instead, which halves the time. */
 #include <string.h>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "kernels.h"
 #include "parallel.h"
@@ -10,8 +18,43 @@ typedef struct {
     int64_t height, width;
     const int32_t *origins;
     uint8_t *out;
-    int64_t tile_height, tile_width;
+    int64_t tiles, tile_height, tile_width;
+    int stream;
 } cut_work;
+
+#ifdef EDGE_SMALL_IS_LARGE
+#define STREAM_BYTES 0
+#else
+#define STREAM_BYTES (4 << 20)
+#endif
+
+static void copy(uint8_t *to, const uint8_t *from, size_t bytes, int stream) {
+#if defined(__SSE2__)
+    if (stream) {
+        const size_t vector = sizeof(__m128i);
+        size_t head = (vector - (uintptr_t)to % vector) % vector;
+        if (head > bytes) head = bytes;
+        memcpy(to, from, head);
+        for (to += head, from += head, bytes -= head; bytes >= vector; bytes -= vector) {
+            _mm_stream_si128((void *)to, _mm_loadu_si128((const void *)from));
+            to += vector;
+            from += vector;
+        }
+    }
+#else
+    (void)stream;
+#endif
+    memcpy(to, from, bytes);
+}
+
+/* What was streamed becomes visible to other cores in order with what follows. */
+static void settle(int stream) {
+#if defined(__SSE2__)
+    if (stream) _mm_sfence();
+#else
+    (void)stream;
+#endif
+}
 
 /* dcb|abcd|cba for ever: the period is 2 (length - 1), a single pixel repeats. */
 static int64_t reflect(int64_t index, int64_t length) {
@@ -37,30 +80,35 @@ static int64_t clamp(int64_t value, int64_t low, int64_t high) {
     return value < low ? low : value > high ? high : value;
 }
 
-/* Rows are numbered through all tiles, so that threads share them evenly however many tiles. */
+/* Rows are numbered through all tiles, row y of each before row y + 1 of any: tiles beside each
+ * other take theirs from one row of the frame, which is then at hand. */
 static int cut_rows(void *work, int64_t first, int64_t last) {
     const cut_work *w = work;
     for (int64_t row = first; row < last; row++) {
-        int64_t tile = row / w->tile_height;
-        int64_t y = w->origins[2 * tile] + row % w->tile_height;
+        int64_t tile = row % w->tiles, line = row / w->tiles;
+        int64_t y = w->origins[2 * tile] + line;
         int64_t x = w->origins[2 * tile + 1];
         const uint8_t *from = w->frame + 3 * w->width * reflect(y, w->height);
-        uint8_t *to = w->out + 3 * w->tile_width * row;
+        uint8_t *to = w->out + 3 * w->tile_width * (tile * w->tile_height + line);
         int64_t inside = clamp(-x, 0, w->tile_width);
         int64_t outside = clamp(w->width - x, inside, w->tile_width);
         copy_reflected(w, from, to, x, 0, inside);
         if (outside > inside) {
-            memcpy(to + 3 * inside, from + 3 * (x + inside), (size_t)(3 * (outside - inside)));
+            copy(to + 3 * inside, from + 3 * (x + inside), (size_t)(3 * (outside - inside)),
+                 w->stream);
         }
         copy_reflected(w, from, to, x, outside, w->tile_width);
     }
+    settle(w->stream);
     return EDGE_OK;
 }
 
 int edge_cut_tiles(const uint8_t *frame, int64_t height, int64_t width, const int32_t *origins,
                    int64_t tiles, uint8_t *out, int64_t tile_height, int64_t tile_width,
                    int threads) {
-    cut_work work = {frame, height, width, origins, out, tile_height, tile_width};
+    const int stream = 3 * tiles * tile_height * tile_width > STREAM_BYTES;
+    cut_work work = {frame, height, width, origins, out, tiles, tile_height, tile_width,
+                     stream};
     int64_t grain = 1 + (4 << 20) / (3 * tile_width); /* 4 MiB a thread */
     return edge_parallel(cut_rows, &work, tiles * tile_height, grain, threads);
 }

@@ -22,7 +22,7 @@ int edge_parallel(edge_part part, void *work, int64_t count, int64_t grain, int 
     share shares[EDGE_MAX_THREADS];
     pthread_t started[EDGE_MAX_THREADS];
     char joinable[EDGE_MAX_THREADS] = {0};
-#ifdef EDGE_NO_GRAIN /* tests let threads share even the smallest work */
+#ifdef EDGE_SMALL_IS_LARGE /* tests let threads share even the smallest work */
     grain = 1;
 #endif
     int64_t most = count / grain;

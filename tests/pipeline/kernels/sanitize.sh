@@ -19,7 +19,7 @@ compile() {
     compiler=$1 name=$2
     shift 2
     "$compiler" -std=c11 -O2 -g -Wall -Wextra -Wconversion -Wshadow -Werror -pthread \
-        -ffp-contract=off -DEDGE_NO_GRAIN -I"$sources" "$@" -o "$build/$name" \
+        -ffp-contract=off -DEDGE_SMALL_IS_LARGE -I"$sources" "$@" -o "$build/$name" \
         "$sources"/*.c "$here/fuzz.c" -lm
 }
 

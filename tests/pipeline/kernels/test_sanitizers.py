@@ -11,7 +11,7 @@ import pytest
 from pipeline.kernels.build import SOURCES, compiler
 
 HERE = Path(__file__).parent
-FLAGS = ["-std=c11", "-O1", "-g", "-pthread", "-ffp-contract=off", "-DEDGE_NO_GRAIN"]
+FLAGS = ["-std=c11", "-O1", "-g", "-pthread", "-ffp-contract=off", "-DEDGE_SMALL_IS_LARGE"]
 
 
 def compiled(folder: Path, *sanitizers: str) -> Path:
