@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,20 @@ def write_clip(
     times: Sequence[float] | None = None,
     gop: int = 12,
     options: dict[str, str] | None = None,
+    coder: dict[str, str] | None = None,
+    picture: Callable[[int], Pixels] | None = None,
 ) -> Path:
     """Write a numbered clip; ``times`` are the frames' timestamps in seconds, else n / rate."""
+    picture = picture or partial(numbered, height=height, width=width)
     clock = Fraction(1, 90_000) if times is not None else Fraction(1, rate)
     with av.open(str(path), "w", options=options or {}) as container:
         stream: Any = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = clock
         stream.codec_context.gop_size = gop
+        stream.codec_context.options = coder or {}
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(numbered(number, height, width), format="bgr24")
+            frame = av.VideoFrame.from_ndarray(picture(number), format="bgr24")
             at = times[number] if times is not None else number / rate
             frame.pts, frame.time_base = round(at / clock), clock
             container.mux(stream.encode(frame))
