@@ -17,7 +17,7 @@ from calibration.errors import CalibrationDataError
 from calibration.images import MAX_PIXELS
 from calibration.streetscape.scene import FRAMES_PER_SECOND, StreetScene
 
-VERSION = 1
+VERSION = 2
 """Changes when the same seed gives other pictures."""
 
 MANIFEST = "streets.json"
@@ -46,7 +46,8 @@ def write_dataset(
 
     Every "city" is one street (one scene seed), and no street is in both splits. The same
     arguments give the same bytes; where ``root`` already holds them, nothing is done. What an
-    interrupted run left is replaced. ``progress(done, total)`` is called after every frame.
+    interrupted run left, or another ``VERSION`` made of the same arguments, is replaced.
+    ``progress(done, total)`` is called after every frame.
 
     Raises ``CalibrationDataError`` when the arguments cannot be, when ``root`` holds another
     data set, and when it cannot be written; then nothing half-written is left.
@@ -176,7 +177,8 @@ def _already(root: Path, wanted: dict[str, Any]) -> bool:
             return False
         if manifest == wanted | {"complete": True} and len(there) == len(_PARTS):
             return True
-        if manifest.get("complete") is True:
+        outdated = manifest | {"streets": VERSION} == wanted | {"complete": True}
+        if manifest.get("complete") is True and not outdated:
             raise CalibrationDataError(
                 f"{root}: already holds streets made with other options; "
                 "choose an empty directory or remove it"

@@ -166,7 +166,7 @@ def _lot(rng: np.random.Generator, at: float, end: float, urban: float, lengths:
         variant = int(rng.choice(fits))
         setback = float(rng.choice([0.0, 0.0, 0.0, 0.6, 1.5]))
         return Lot("building", at, float(lengths[variant]), setback, variant)
-    kind = str(rng.choice(["wall", "fence", "hedge", "park", "fence", "fence"]))
+    kind = str(rng.choice(["wall", "wall", "wall", "fence", "fence", "fence", "hedge", "park"]))
     length = float(min(rng.uniform(10, 30), end - at))
     return Lot(kind, at, length, float(rng.uniform(0.0, 0.4)), int(rng.integers(2)))
 

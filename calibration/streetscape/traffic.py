@@ -70,8 +70,8 @@ class Traffic:
         self._rails: list[tuple[float, int, Stream]] = []
         if plan.tram:
             self._rails = [
-                (_TRACK, 1, Stream.draw(rng, 140.0, 1, speed=plan.speed - 4.0, slack=0.6)),
-                (-_TRACK, -1, Stream.draw(rng, 150.0, 1, speed=-9.0, slack=0.6)),
+                (_TRACK, 1, Stream.draw(rng, 230.0, 1, speed=plan.speed - 4.0, slack=0.6)),
+                (-_TRACK, -1, Stream.draw(rng, 260.0, 1, speed=-9.0, slack=0.6)),
             ]
         self._glows = (glow((200, 235, 255), 0.8), glow((60, 60, 255), 0.7))
 

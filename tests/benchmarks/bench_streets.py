@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from calibration.streets import StreetScene  # found through the line above
+from calibration.streets import StreetScene
 
 
 def say(line: str) -> None:

@@ -76,6 +76,27 @@ def test_a_finished_data_set_is_left_alone_and_another_refused(
         write_dataset(tmp_path, train=2, val=0, **SHAPE)
 
 
+def test_pictures_of_another_version_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "VERSION", 0)
+        write_dataset(tmp_path, train=1, val=0, **SHAPE)
+    label = Cityscapes(tmp_path).frames("train")[0].label
+    label.write_bytes(b"older")
+    write_dataset(tmp_path, train=1, val=0, **SHAPE)
+    assert Cityscapes.read_labels(label).shape == (80, 144)
+    assert json.loads((tmp_path / "streets.json").read_text())["streets"] == dataset.VERSION
+
+
+def test_a_data_set_with_a_part_missing_is_made_again(tmp_path: Path) -> None:
+    write_dataset(tmp_path, train=1, val=0, **SHAPE)
+    before = everything(tmp_path)
+    shutil.rmtree(tmp_path / "gtFine")
+    write_dataset(tmp_path, train=1, val=0, **SHAPE)
+    assert everything(tmp_path) == before
+
+
 def test_foreign_data_is_never_touched(tmp_path: Path) -> None:
     theirs = tmp_path / "leftImg8bit/train/aachen/x_leftImg8bit.png"
     theirs.parent.mkdir(parents=True)
