@@ -14,12 +14,14 @@ def main(file: str, port: str) -> None:
     gi: Any = import_module("gi")  # not a package of this environment's
     gi.require_version("Gst", "1.0")
     gi.require_version("GstRtspServer", "1.0")
-    library: Any = import_module("gi.repository")
-    library.Gst.init(None)
-    server = library.GstRtspServer.RTSPServer()
+    glib, gst, rtsp = (
+        import_module(f"gi.repository.{name}") for name in ("GLib", "Gst", "GstRtspServer")
+    )
+    gst.init(None)
+    server = rtsp.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(port)
-    factory = library.GstRtspServer.RTSPMediaFactory()
+    factory = rtsp.RTSPMediaFactory()
     factory.set_launch(
         f'( filesrc location="{file}" ! qtdemux ! h264parse config-interval=1 '
         "! rtph264pay name=pay0 pt=96 )"
@@ -28,7 +30,7 @@ def main(file: str, port: str) -> None:
     if not server.attach(None):
         sys.exit("the port is taken")
     print("ready", flush=True)  # noqa: T201  # the test waits for it
-    library.GLib.MainLoop().run()
+    glib.MainLoop().run()
 
 
 if __name__ == "__main__":

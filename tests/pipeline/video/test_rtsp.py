@@ -105,9 +105,11 @@ class Server:
 @pytest.fixture
 def server(clip: Path) -> Iterator[Server]:
     found = Server(clip)
-    found.start()
-    yield found
-    found.kill()
+    try:
+        found.start()
+        yield found
+    finally:
+        found.kill()
 
 
 class Relay:
