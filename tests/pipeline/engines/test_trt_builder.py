@@ -1,0 +1,133 @@
+"""The builder's options against TensorRT for RTX, and against a stand-in for what is not here."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.engines.cuda_driver import GpuFacts
+from pipeline.engines.tensorrt import import_flavour
+from pipeline.engines.trt_builder import (
+    BuilderOptions,
+    Built,
+    build_plan,
+    check_options,
+    timing_cache_path,
+)
+from pipeline.errors import EngineError, UsageError
+from tests.qdq_graphs import conv_graph
+
+pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
+ORIN = GpuFacts("Orin", (8, 7), 32 << 30, (12, 6))
+
+
+def _rtx() -> Any:
+    return import_flavour("tensorrt-rtx", why="this test")
+
+
+def _build(**options: Any) -> Built:
+    model = conv_graph().SerializeToString()
+    return build_plan(_rtx(), "tensorrt-rtx", model, BuilderOptions(**options), gpu=None, cuda=13)
+
+
+def test_two_builds_give_the_same_bytes() -> None:
+    first, second = _build(), _build()
+    assert first.plan == second.plan
+    assert first.layers == second.layers
+    assert first.built_with == second.built_with
+
+
+def test_what_built_it_is_recorded() -> None:
+    built = _build(compute_capabilities=("8.6", "12.0"))
+    assert built.built_with.flavour == "tensorrt-rtx"
+    assert built.built_with.version == _rtx().__version__
+    assert built.built_with.capabilities == ("8.6", "12.0")
+    assert built.built_with.cuda == 13
+    assert built.built_with.gpu is None
+    assert built.plan != _build().plan
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"timing_cache": True}, "has no timing cache"),
+        ({"hardware": "ampere+"}, "has no hardware compatibility"),
+        ({"version_compatible": True}, "has no version compatibility"),
+        ({"optimization_level": 5}, "has no optimization level"),
+        ({"compute_capabilities": ("9.9",)}, "cannot build for compute capability '9.9'"),
+        ({"compute_capabilities": ("SM86",)}, "cannot build for compute capability 'SM86'"),
+    ],
+)
+def test_what_rtx_lacks_is_refused_by_name(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        _build(**options)
+    assert "TensorRT for RTX" in str(caught.value)
+
+
+def test_every_optimization_level_gives_rtx_the_same_engine() -> None:
+    """Why the option is refused there. If this fails, it has come to mean something: allow it."""
+    trt, plans = _rtx(), []
+    for level in (0, 5):
+        builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+        assert parser.parse(conv_graph().SerializeToString())
+        config = builder.create_builder_config()
+        config.builder_optimization_level = level
+        plans.append(bytes(builder.build_serialized_network(network, config)))
+    assert plans[0] == plans[1]
+
+
+def test_running_out_of_workspace_is_called_that() -> None:
+    with pytest.raises(
+        EngineError, match="ran out of memory: no kernel fits a workspace of 1 MiB"
+    ) as e:
+        _build(workspace_mib=1)
+    assert e.value.hint is not None
+    assert "--workspace 2" in e.value.hint
+
+
+def test_a_workspace_that_suffices_changes_no_layer() -> None:
+    assert _build(workspace_mib=512).layers == _build().layers
+
+
+def test_rubbish_is_one_line() -> None:
+    with pytest.raises(EngineError, match="cannot parse the model") as caught:
+        build_plan(_rtx(), "tensorrt-rtx", b"not onnx", BuilderOptions(), gpu=None, cuda=None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"workspace_mib": 0}, {"optimization_level": 6}, {"hardware": "any"}, {"x": 1}]
+)
+def test_options_are_bounded(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        BuilderOptions(**options)
+
+
+def test_what_full_tensorrt_lacks_is_refused_by_name() -> None:
+    """TensorRT 10.3 as it differs here: no compute capabilities, one compatibility level fewer."""
+    old = SimpleNamespace(
+        __version__="10.3.0", HardwareCompatibilityLevel=SimpleNamespace(NONE=0, AMPERE_PLUS=1)
+    )
+    check_options(old, "tensorrt", BuilderOptions(hardware="ampere+", optimization_level=5))
+    for options, said in (
+        (BuilderOptions(compute_capabilities=("8.6",)), "has no compute capabilities"),
+        (BuilderOptions(hardware="same-capability"), "has no hardware 'same-capability'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            check_options(old, "tensorrt", options)
+
+
+def test_timing_caches_lie_apart_per_version_and_gpu() -> None:
+    paths = {
+        timing_cache_path("10.3.0", ORIN),
+        timing_cache_path("10.16.1", ORIN),
+        timing_cache_path("10.3.0", GpuFacts("NVIDIA H100 80GB HBM3", (9, 0), 80 << 30, (13, 0))),
+    }
+    assert len(paths) == 3
+    assert {path.parent for path in paths} == {next(iter(paths)).parent}
+    assert all(path.name == path.name.lower() and " " not in path.name for path in paths)

@@ -1,0 +1,108 @@
+"""Engines and machines that do not belong together: one line, both sides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pipeline.engines.cuda_driver import GpuFacts
+from pipeline.engines.trt_preflight import BuiltWith, Here, check_fits, cuda_major, this_platform
+from pipeline.errors import ArtifactError
+
+ORIN = GpuFacts("Orin", (8, 7), 32 << 30, (12, 6))
+HERE = Here("10.3.0", None, "linux-aarch64", ORIN)
+ENGINE = BuiltWith(
+    flavour="tensorrt", version="10.3.0", cuda=None, platform="linux-aarch64",
+    capabilities=("8.7",), gpu="Orin", driver=(12, 6),
+)  # fmt: skip
+RTX = BuiltWith(
+    flavour="tensorrt-rtx", version="1.7.1.116", cuda=13, platform="linux-x86_64", capabilities=()
+)
+ADA = GpuFacts("NVIDIA GeForce RTX 4090", (8, 9), 24 << 30, (13, 0))
+DESK = Here("1.7.1.116", 13, "linux-x86_64", ADA)
+
+
+def _check(built: BuiltWith, here: Here) -> None:
+    check_fits(built, here, name="m.engine", rebuild="python build.py")
+
+
+def _with(built: BuiltWith, **changes: Any) -> BuiltWith:
+    return built.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("built", "here"),
+    [
+        (ENGINE, HERE),
+        # JetPack says 10.3.0 where a wheel says 10.3.0.26.
+        (_with(ENGINE, version="10.3.0.26"), HERE),
+        (_with(ENGINE, version_compatible=True), replace(HERE, version="10.16.1")),
+        (_with(ENGINE, version_compatible=True), replace(HERE, version="11.4.1")),
+        (
+            _with(ENGINE, hardware="ampere+", capabilities=("8.6",), gpu="RTX 3060"),
+            HERE,
+        ),
+        (_with(ENGINE, hardware="same-capability", gpu="Orin NX"), HERE),
+        (RTX, DESK),
+        (_with(RTX, capabilities=("8.6", "8.9")), DESK),
+    ],
+)
+def test_what_fits_passes(built: BuiltWith, here: Here) -> None:
+    _check(built, here)
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "mine", "theirs"),
+    [
+        (ENGINE, replace(HERE, platform="linux-x86_64"), "linux-aarch64", "linux-x86_64"),
+        (ENGINE, replace(HERE, version="10.16.1"), "TensorRT 10.3.0", "TensorRT 10.16.1"),
+        (ENGINE, replace(HERE, version="10.3.1"), "10.3.0", "10.3.1"),
+        # Version compatible looks forward only, and over the one supported major step.
+        (
+            _with(ENGINE, version="10.16.1", version_compatible=True), HERE, "10.16.1",
+            "cannot run it",
+        ),
+        (
+            _with(ENGINE, version_compatible=True), replace(HERE, version="12.0.0"), "10.3.0",
+            "cannot run it",
+        ),
+        (
+            _with(ENGINE, version="11.0.0", version_compatible=True),
+            replace(HERE, version="12.0.0"), "11.0.0", "cannot run it",
+        ),
+        (_with(ENGINE, capabilities=("8.6",), gpu="A10"), HERE, "8.6 (A10)", "8.7 (Orin)"),
+        (_with(ENGINE, gpu="Orin NX"), HERE, "Orin NX", "8.7 (Orin)"),
+        (
+            _with(ENGINE, hardware="ampere+"),
+            replace(HERE, gpu=GpuFacts("Xavier", (7, 2), 1, (12, 6))), "8.0 or newer",
+            "7.2 (Xavier)",
+        ),
+        (
+            _with(ENGINE, hardware="same-capability"),
+            replace(HERE, gpu=GpuFacts("Thor", (11, 0), 1, (13, 0))), "8.7", "11.0 (Thor)",
+        ),
+        (RTX, replace(DESK, version="1.8.0.1"), "1.7.1.116", "1.8.0.1"),
+        (_with(RTX, capabilities=("8.6",)), DESK, "8.6", "8.9 (NVIDIA GeForce RTX 4090)"),
+        (RTX, replace(DESK, gpu=GpuFacts("T4", (7, 5), 1, (13, 0))), "8.0 or newer", "7.5 (T4)"),
+        (RTX, replace(DESK, gpu=replace(ADA, driver=(12, 4))), "CUDA 13", "CUDA 12.4"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_line_with_both_sides(
+    built: BuiltWith, here: Here, mine: str, theirs: str
+) -> None:
+    with pytest.raises(ArtifactError) as caught:
+        _check(built, here)
+    message = str(caught.value)
+    assert message.startswith("engine 'm.engine' ")
+    assert mine in message
+    assert theirs in message
+    assert "\n" not in message
+    assert caught.value.hint == "build it here: python build.py"
+
+
+def test_this_machine_can_be_said() -> None:
+    assert "-" in this_platform()
+    pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
+    assert cuda_major("tensorrt-rtx") in (12, 13)
