@@ -16,12 +16,14 @@ from calibration.streetscape.layout import Plan, crossings_near
 from calibration.streetscape.materials import Light
 from calibration.streetscape.surface import Surface
 
+Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Colour = tuple[float, ...]
 Strip = tuple[float, float, Colour, int | None]
 
 _DEPTHS = np.geomspace(1.5, 230.0, 34)
 _SHADE = 118  # of 255, how bright shadowed ground is
+_PLAIN = 124  # texture brightness of plain asphalt; 128 is neutral
 _PAVINGS = ((138, 144, 148), (128, 140, 156), (120, 132, 160))
 _DASH, _GAP = 3.6, 5.4  # metres
 
@@ -131,11 +133,9 @@ class Ground:
         colour: Colour,
         label: int | None,
     ) -> None:
-        low, high = max(along[0], view.s + 1.0), along[1]
-        if high < view.s + 1.2:
-            return
-        s, (u0, u1) = np.array([low, low, high, high]), across
-        canvas.convex(view.project(s, np.array([u0, u1, u1, u0]), 0.0), colour, label)
+        corners = _rectangle(view, along, across)
+        if corners is not None:
+            canvas.convex(corners, colour, label)
 
     def _bars(
         self, canvas: Canvas, view: View, start: Floats, end: Floats, u: Floats, width: float,
@@ -176,6 +176,7 @@ class Ground:
         lens = view.lens
         first = max(top, int(view.horizon) + 2)
         value = self._surface.draw(view, first)
+        self._smooth_crossings(value, view, first)
         if len(shadows):
             shade = np.full(value.shape, 255, np.uint8)
             for corners in fixed(shadows - np.array([0, first])):
@@ -185,3 +186,27 @@ class Ground:
         part = canvas.bgr[first:]
         cv2.multiply(part, cv2.cvtColor(value, cv2.COLOR_GRAY2BGR), dst=part, scale=1 / 128)
         air.veil_ground(part, view, first)
+
+    def _smooth_crossings(self, value: Bytes, view: View, first: int) -> None:
+        """Take slabs and grass out of the texture where a side street runs over them."""
+        plan, half = self._plan, self._plan.crossing_width / 2
+        across = [(-70.0, -plan.sides[0].kerb), (plan.sides[1].kerb, 70.0)]
+        if plan.tram_bed:
+            across.append((-plan.median, plan.median))
+        for s in crossings_near(plan, view.s):
+            for reach in across:
+                corners = _rectangle(view, (s - half, s + half), reach)
+                if corners is not None:
+                    points = fixed(corners - np.array([0, first]))
+                    cv2.fillConvexPoly(value, points, (_PLAIN,), cv2.LINE_8, SHIFT)
+
+
+def _rectangle(
+    view: View, along: tuple[float, float], across: tuple[float, float]
+) -> Floats | None:
+    """A rectangle of the ground in the picture (4, 2); None where it is behind the camera."""
+    low, high = max(along[0], view.s + 1.0), along[1]
+    if high < view.s + 1.2:
+        return None
+    s, (u0, u1) = np.array([low, low, high, high]), across
+    return view.project(s, np.array([u0, u1, u1, u0]), 0.0)
