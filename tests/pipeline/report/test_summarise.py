@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -257,3 +258,9 @@ def test_limits_and_names_are_checked(records: RecordArray) -> None:
         summarise(records, painted(FRAMES).names, ReportOptions(max_drop=-1))
     with pytest.raises(ValueError, match="names"):
         summarise(records, ["one"], ReportOptions())
+
+
+def test_the_published_schema_is_the_one_in_use() -> None:
+    """``docs/report.schema.json`` is ``Report.model_json_schema(mode="serialization")``."""
+    path = Path(__file__).parents[3] / "docs" / "report.schema.json"
+    assert json.loads(path.read_text()) == Report.model_json_schema(mode="serialization")
