@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from calibration.cityscapes import SPLITS, dataset_root
+import numpy as np
+
+from calibration.cityscapes import SPLITS, FramePair, dataset_root
 from pipeline.console import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -36,7 +37,7 @@ from pipeline.report.bootstrap import RESAMPLES
 from pipeline.report.frames import CheckedFrames, check_frames
 from pipeline.report.run import EXACT_FRAMES, RunOptions, Subjects, make_report
 from pipeline.report.schema import Report
-from pipeline.report.subjects import Subject, exact_graph_of, open_subject
+from pipeline.report.subjects import Subject, exact_graph_of, open_subject, told_apart
 from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ def build_parser() -> Parser:
         help="frames that the exact Q/DQ graph scores too, slowly (default: %(default)s)",
     )  # fmt: skip
     add(
+        "--bisect", action="store_true",
+        help="where the drop is the engine's, find the first node at fault (takes minutes)",
+    )  # fmt: skip
+    add(
         "--patch", type=parse_shape, metavar="HxW",
         help="the network's patches in pixels of its input, where the engine does not say",
     )  # fmt: skip
@@ -117,6 +122,9 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     with ExitStack() as stack:
         subjects = open_subjects(options, stack, with_exact=exact_frames != 0)
+        backend = subjects.candidate.engine.info.backend
+        if options.bisect and (backend != "openvino" or subjects.exact is None):
+            raise UsageError("--bisect needs an OpenVINO candidate whose exact graph is at hand")
         frames = checked_frames(options)
         with progress_bar() as bar:
             tasks = {}
@@ -129,7 +137,9 @@ def main(arguments: list[str] | None = None) -> int:
                 bar.update(tasks[what], completed=done)
 
             try:
-                report, files = make_report(subjects, frames, asked, notify)
+                report, files = make_report(
+                    subjects, frames, asked, notify, bisect if options.bisect else None
+                )
             except KeyboardInterrupt:
                 say("interrupted: scores are kept, give the same command again to go on")
                 return EXIT_INTERRUPTED
@@ -161,9 +171,7 @@ def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> 
             found[option] = opened(name, result.engine, stack)
             if option == "--candidate" and result.quantized is not None:
                 graph = result.quantized.path
-    reference, candidate = found["--reference"], found["--candidate"]
-    if reference.name == candidate.name:
-        reference = replace(reference, name=f"{reference.name} (reference)")
+    reference, candidate = told_apart(found["--reference"], found["--candidate"])
     graph = graph or exact_graph_of(candidate)
     exact = opened("exact graph", graph, stack) if graph and with_exact else None
     subjects = Subjects(reference, candidate, exact)
@@ -220,6 +228,20 @@ def checked_frames(options: Namespace) -> CheckedFrames:
     for problem in frames.problems:
         warn(f"left out: {problem}")
     return frames
+
+
+def bisect(graph: Subject, frame: FramePair) -> str | None:
+    """The first node at which the engine leaves its graph, by running both cut there."""
+    import onnx
+
+    from calibration.frames import load
+    from pipeline.divergence import first_divergence, trace
+
+    say("looking for the first node at which engine and graph part")
+    batch, height, width, _channels = graph.engine.inputs[0].shape
+    stack = np.repeat(load(frame, (height, width))[None], batch, 0)
+    cut = first_divergence(trace(onnx.load(graph.path), stack))
+    return None if cut is None else f"{cut.node} ({cut.kind}), by {cut.error:.1%} of its norm"
 
 
 def parse_exact(text: str) -> int | None:

@@ -287,7 +287,10 @@ def test_bad_options_and_engines_exit_2(run: Run, tmp_path: Path, tree: Path) ->
         assert said in " ".join(err.split()), (options, err)
         assert err.count("error:") == 1
         assert "Traceback" not in err
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("report.*"))
+    code, _out, err = run("--bisect")
+    assert code == 2
+    assert "--bisect needs an OpenVINO candidate" in " ".join(err.split())
+    assert not list((tmp_path / "out").glob("report.*"))
 
 
 def test_foreign_labels_exit_2_naming_the_frame(run: Run, tree: Path) -> None:
