@@ -13,6 +13,7 @@ not encrypted; put a TLS proxy before it on a network that is not yours.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import ipaddress
 import json
@@ -27,7 +28,7 @@ from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from time import perf_counter
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from pipeline.errors import SinkError, UsageError
@@ -53,6 +54,7 @@ _COOKIE = "repmlp_edge"
 _ASSETS = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 
@@ -129,6 +131,7 @@ class VideoServer:
         self.channels: list[Channel] = []
         self._exposition = Exposition(self._stats)
         self._began = perf_counter()
+        self.connections: set[socket.socket] = set()
         self.slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         server = type("Server", (_Server,), {"address_family": family})
@@ -171,6 +174,9 @@ class VideoServer:
             channel.close()
         self._server.shutdown()
         self._server.server_close()
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):  # it has just ended by itself
+                connection.shutdown(socket.SHUT_RD)
         self._thread.join(1.0)
 
     def metrics(self) -> bytes:
@@ -217,11 +223,19 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = _SILENCE
     server: _Server
-    # A token in a query string must not end up in a log.
-    quiet: ClassVar[bool] = True
+
+    def setup(self) -> None:
+        """Have the connection known, so that it can be ended."""
+        super().setup()
+        self.server.owner.connections.add(self.connection)
+
+    def finish(self) -> None:
+        """Forget it."""
+        self.server.owner.connections.discard(self.connection)
+        super().finish()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name
-        """Nothing is printed: the library never prints."""
+        """Nothing is printed: the library never prints, and the query may hold the token."""
 
     def do_GET(self) -> None:
         """Answer a request."""
