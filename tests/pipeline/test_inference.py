@@ -210,12 +210,14 @@ def test_a_scaled_cover_is_the_scaled_picture() -> None:
 
 
 def test_a_shrunk_picture_is_averaged_not_sampled() -> None:
-    """Stripes one pixel wide become their mean, not one of the two."""
-    frame = np.zeros((64, 128, 3), np.uint8)
-    frame[:, ::2] = (255, 0, 0)
-    frame[:, 1::2] = (0, 255, 0)
+    """Of four columns two are seen by linear interpolation: here those of one colour only."""
+    frame = np.zeros((128, 256, 3), np.uint8)
+    frame[:, ::4] = frame[:, 3::4] = (255, 0, 0)
+    frame[:, 1::4] = frame[:, 2::4] = (0, 0, 255)
     got = Segmenter(FakeEngine()).segment(frame)
-    assert (got == (MIXES @ [127.5, 127.5, 0]).argmax()).all()
+    mean, sampled = (MIXES @ colour for colour in ([127.5, 0, 127.5], [0, 0, 255]))
+    assert (got == mean.argmax()).all()
+    assert mean.argmax() != sampled.argmax()
 
 
 def test_frames_under_way_do_not_disturb_each_other() -> None:
