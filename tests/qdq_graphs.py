@@ -167,3 +167,41 @@ def matmul_graph(
     elif bias == "relu":
         y = b.op("Relu", [y], "y")
     return b.model({"x": (FLOAT, [*batch, rows, inner])}, {y: [*batch, rows, columns]})
+
+
+def with_made_up_ranges(model: onnx.ModelProto, left_in_float: Sequence[str]) -> onnx.ModelProto:
+    """A float graph quantized as nncf would place it, without its calibration: any scale will do.
+
+    For tests of what depends on a graph's structure and not on its numbers. Every heavy node but
+    those named gets Q/DQ on its input and int8 weights per output channel.
+    """
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    graph = quantized.graph
+    constants = {t.name: t for t in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    pairs: dict[str, str] = {}
+    b = Builder()
+    for node in graph.node:
+        heavy = node.op_type in ("Conv", "MatMul") and node.name not in left_in_float
+        if heavy and node.input[1] in constants:
+            source, weight = node.input[:2]
+            if source not in pairs:
+                pairs[source] = b.quantize(source, f"{source}.dq", 0.05)
+            stored = numpy_helper.to_array(constants[weight])
+            axis = 0 if node.op_type == "Conv" else stored.ndim - 1
+            others = tuple(i for i in range(stored.ndim) if i != axis)
+            scale = np.abs(stored).max(axis=others, keepdims=True) / 127 + 1e-8
+            b.const(f"{weight}.int8", np.rint(stored / scale).astype(np.int8))
+            b.const(f"{weight}.scale", scale.astype(np.float32).ravel())
+            b.const(f"{weight}.zero", np.zeros(scale.size, np.int8))
+            parts = [f"{weight}.{part}" for part in ("int8", "scale", "zero")]
+            node.input[0], node.input[1] = pairs[source], f"{weight}.dq"
+            b.op("DequantizeLinear", parts, f"{weight}.dq", axis=axis)
+            constants.pop(weight)
+        nodes += [*b.nodes, node]
+        b.nodes.clear()
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend([*constants.values(), *b.constants])
+    return quantized

@@ -83,7 +83,8 @@ class Layer:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON, with the precision."""
-        return {"precision": self.precision, **asdict(self)}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {"precision": self.precision, **plain}
 
 
 def _widest(types: Sequence[str]) -> str:

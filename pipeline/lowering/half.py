@@ -18,10 +18,11 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx import TensorProto, helper, numpy_helper
 
 from calibration.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
 from calibration.qdq_lint import TRANSPARENT
+from pipeline.lowering.light import at_opset, check, inferred
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 # Q and DQ take float16 from here on.
@@ -49,11 +50,9 @@ def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
     Raises:
         ValueError: a constant is beyond float16's range, which names it; keep its node instead.
     """
-    if any(o.version < OPSET for o in model.opset_import if o.domain in ("", "ai.onnx")):
-        model = version_converter.convert_version(model, OPSET)
-    half = onnx.ModelProto()
-    half.CopyFrom(model)
+    half = at_opset(model, OPSET)
     graph = half.graph
+    outputs = {value.name for value in graph.output}
     for i, node in enumerate(graph.node):
         node.name = node.name or f"{node.op_type}_{i}"
     index = QdqGraph(half)
@@ -67,9 +66,9 @@ def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
     for value in graph.input:
         typed[value.name] = value.type.tensor_type.elem_type
     _Rewriter(half, floats, kept, typed).run()
+    check(half)
     del graph.value_info[:]
-    half = onnx.shape_inference.infer_shapes(half, strict_mode=True, data_prop=True)
-    onnx.checker.check_model(half, full_check=True)
+    graph.value_info.extend(v for v in inferred(half) if v.name not in outputs)
     return half
 
 
@@ -114,8 +113,7 @@ def _quantized_path(graph: QdqGraph, name: str) -> set[str]:
 
 def _float_tensors(model: onnx.ModelProto) -> set[str]:
     """Names of all float32 tensors that nodes make or graph inputs are."""
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    values = [*inferred.value_info, *inferred.output, *inferred.input]
+    values = [*inferred(model), *model.graph.input]
     return {v.name for v in values if v.type.tensor_type.elem_type == FLOAT}
 
 

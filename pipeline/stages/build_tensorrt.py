@@ -176,8 +176,7 @@ class BuildTensorRTStage(Stage):
             )
         return {name: agreement.as_json() for name, agreement in found.items()}
 
-    def _facts(self, built: Built, model: onnx.ModelProto, floating: Artifact) -> dict[str, Any]:
-        heavy = heavy_nodes(model)
+    def _facts(self, built: Built, heavy: dict[str, bool], floating: Artifact) -> dict[str, Any]:
         nodes = node_precisions(built.layers, heavy)
         by_design = [name for name, quantized in heavy.items() if not quantized]
         fell = fallbacks(nodes, by_design) if "int8" in self.config.precision else []

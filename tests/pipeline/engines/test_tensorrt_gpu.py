@@ -1,0 +1,156 @@
+"""TensorRT engines executed: skipped, by name, where there is no GPU.
+
+An engine is right when its labels are those of its own graph, run as written by onnxruntime. It is
+not bitwise the graph: kernels round ties and sum in their own order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calibration.cityscapes import Cityscapes
+from calibration.frames import FrameList, select_frames
+from pipeline.artifact import Artifact
+from pipeline.build import BuildResult
+from pipeline.engines.base import Engine
+from pipeline.engines.cuda_driver import find_gpu
+from pipeline.engines.cuda_memory import ADAPTERS, CudaMemory, installed, open_memory
+from pipeline.engines.onnxruntime import OnnxRuntimeEngine
+from pipeline.engines.tensorrt import TensorRTEngine, installed_flavours, open_tensorrt
+from pipeline.errors import EngineError
+from pipeline.stages.build_tensorrt import GRAPH, BuildTensorRTConfig, BuildTensorRTStage
+from pipeline.stages.quantize import TENSORRT_GRAPH
+from pipeline.store import Store
+
+AGREEMENT = 0.995
+
+
+def _gpu() -> str | None:
+    try:
+        find_gpu()
+    except EngineError as error:
+        return str(error)
+    return None
+
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(_gpu() is not None, reason=f"needs a GPU: {_gpu()}"),
+]
+
+
+@pytest.fixture(params=ADAPTERS)
+def memory(request: pytest.FixtureRequest) -> Iterator[CudaMemory]:
+    package = {"pycuda": "pycuda", "cuda-python": "cuda.bindings"}[request.param]
+    if not installed(package):
+        pytest.skip(f"{request.param} is not installed")
+    opened = open_memory(request.param)
+    yield opened
+    opened.close()
+    opened.close()
+
+
+def test_bytes_go_to_the_device_and_come_back(memory: CudaMemory) -> None:
+    with memory.active():
+        stream, event = memory.stream(), memory.event()
+        there, back = memory.pinned(1 << 20), memory.pinned(1 << 20)
+        there[:] = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8)
+        address = memory.device(1 << 20)
+        assert address % 256 == 0
+        memory.to_device(address, there, stream)
+        memory.to_host(back, address, stream)
+        memory.record(event, stream)
+        memory.synchronize(stream)
+        assert memory.happened(event)
+    np.testing.assert_array_equal(back, there)
+
+
+def test_a_graph_replays_what_was_recorded(memory: CudaMemory) -> None:
+    if not memory.has_graphs:
+        pytest.skip(f"{memory.name} alone has no graphs")
+    with memory.active():
+        stream = memory.stream()
+        there, back = memory.pinned(64), memory.pinned(64)
+        address = memory.device(64)
+        memory.begin_capture(stream)
+        memory.to_device(address, there, stream)
+        memory.to_host(back, address, stream)
+        graph = memory.end_capture(stream)
+        for value in (7, 9):
+            there[:] = value
+            memory.launch(graph, stream)
+            memory.synchronize(stream)
+            assert (back == value).all()
+
+
+def test_too_much_memory_is_called_that(memory: CudaMemory) -> None:
+    with memory.active(), pytest.raises(EngineError, match="out of GPU memory"):
+        memory.device(1 << 50)
+
+
+@pytest.fixture(scope="module")
+def frames(streets: Path) -> FrameList:
+    return select_frames(Cityscapes(streets), 3)
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16", "int8", "int8+fp16"])
+def built(
+    request: pytest.FixtureRequest, frames: FrameList, int8_build: BuildResult,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Artifact:  # fmt: skip
+    flavours = installed_flavours()
+    if not flavours:
+        pytest.skip("neither tensorrt nor tensorrt-rtx is installed")
+    config: dict[str, Any] = {
+        "precision": request.param, "flavour": flavours[0], "frames": frames.sha256,
+        "min_agreement": 0.5, "strict_int8": True,
+    }  # fmt: skip
+    source = int8_build.graph
+    if "int8" in request.param:
+        assert int8_build.quantized is not None
+        source, config["graph"] = int8_build.quantized, TENSORRT_GRAPH
+    store = Store(tmp_path_factory.mktemp("gpu"))
+    stage = BuildTensorRTStage(BuildTensorRTConfig(**config), store, frames)
+    return stage.run(source, int8_build.graph)
+
+
+def _stacks(frames: FrameList) -> list[np.ndarray]:
+    return [frame[None] for frame in frames.images(64, 128)]
+
+
+def _labels(engine: Engine, stacks: list[np.ndarray]) -> np.ndarray:
+    return np.stack([engine.infer(stack).argmax(axis=1) for stack in stacks])
+
+
+def test_the_engine_is_its_graph(built: Artifact, frames: FrameList) -> None:
+    assert built.facts["agreement"]["graph"]["labels"] >= AGREEMENT
+    stacks = _stacks(frames)
+    exact = _labels(OnnxRuntimeEngine(built.manifest_path.parent / GRAPH), stacks)
+    for graphs in (True, False):
+        with open_tensorrt(built.path, built.manifest, cuda_graphs=graphs) as engine:
+            assert np.mean(_labels(engine, stacks) == exact) >= AGREEMENT
+            assert (engine.info.extra["cuda_graph"] == "off") == (not graphs)
+
+
+def test_slots_run_at_once_and_keep_apart(built: Artifact, frames: FrameList) -> None:
+    stacks = _stacks(frames)
+    with open_tensorrt(built.path, built.manifest, slots=3) as engine:
+        one_by_one = [engine.infer(stack) for stack in stacks]
+        for slot, stack in enumerate(stacks):
+            engine.input(slot)[...] = stack
+            engine.submit(slot)
+        for slot, want in enumerate(one_by_one):
+            np.testing.assert_array_equal(engine.wait(slot, 30.0), want)
+
+
+def test_it_closes_twice_and_refuses_other_frames(built: Artifact) -> None:
+    engine: TensorRTEngine = open_tensorrt(built.path, built.manifest)
+    with pytest.raises(EngineError, match="engine takes uint8"):
+        engine.infer(np.zeros((1, 8, 8, 3), np.uint8))
+    engine.close()
+    engine.close()
