@@ -36,6 +36,9 @@ _REFRESH = 0.25
 _STEP = 4
 """The legend looks at every fourth row and column of the labels."""
 
+_LEAST_UNIT = 11
+"""Smaller text cannot be read; a frame too small for this has none."""
+
 _PATCH_INK: Bgr = (255, 255, 255)
 _TILE_INK: Bgr = (0, 215, 255)
 
@@ -99,6 +102,7 @@ class Painter:
         self._painted = frozenset(range(len(bgr)) if style.classes is None else style.classes)
         self._canvas: Pixels = np.empty((0, 0, 3), np.uint8)
         self._sample: Pixels = np.empty((0, 0), np.uint8)
+        self._counts = np.zeros((256, 1), np.float32)
         self._seen = np.full(len(style.names), -math.inf)
         self._legend: tuple[tuple[int, ...], Panel | None] = ((), None)
         self._figures: tuple[float, Panel | None] = (-math.inf, None)
@@ -167,7 +171,9 @@ class Painter:
         if self._sample.shape != part.shape:
             self._sample = np.empty(part.shape, np.uint8)
         np.copyto(self._sample, part)
-        counts = np.bincount(self._sample.reshape(-1), minlength=256)[: len(self._seen)]
+        # Not np.bincount: it makes a copy eight times as large.
+        cv2.calcHist([self._sample], [0], None, [256], [0, 256], hist=self._counts)
+        counts = self._counts[: len(self._seen), 0]
         self._seen[counts >= _PRESENT * self._sample.size] = now
         there = np.flatnonzero(self._seen >= now - _LINGER)
         return tuple(int(c) for c in there if int(c) in self._painted)
@@ -177,7 +183,7 @@ class Painter:
         height, width = canvas.shape[:2]
         unit = _unit(canvas)
         size, swatch, row = 0.62 * unit, round(0.9 * unit), round(1.45 * unit)
-        if not shown or unit < 9:
+        if not shown:
             return None
         texts = [Text(self._style.names[c], size) for c in shown]
         cell = max(text.width for text in texts) + round(2.4 * unit)
@@ -221,7 +227,7 @@ class Painter:
         inner = column + gap + max(second.width, Text("0000 ms", second.height).width)
         width = max(inner, third.width) + 2 * gap
         height = round(3.5 * unit)
-        if unit < 9 or width > canvas.shape[1] or height > canvas.shape[0] // 3:
+        if width > canvas.shape[1] or height > canvas.shape[0] // 3:
             return None
         panel = Panel(height, width)
         panel.text(first, gap, round(1.7 * unit))
@@ -258,4 +264,4 @@ def _outline(canvas: Pixels, region: Region, colour: Bgr = INK) -> None:
 def _unit(canvas: Pixels) -> int:
     """Height of a line of text, in pixels: a measure for everything drawn on this frame."""
     height, width = canvas.shape[:2]
-    return max(6, int(min(height, 0.75 * width) / 34 + 0.5))
+    return max(_LEAST_UNIT, int(min(height, 0.75 * width) / 34 + 0.5))

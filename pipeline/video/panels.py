@@ -53,7 +53,7 @@ def _text_width(letters: str, height: float, bold: bool) -> int:
 
 
 def _thickness(height: float, bold: bool) -> int:
-    return max(1, round(height / (7 if bold else 12)))
+    return max(1, round(height / (8 if bold else 16)))
 
 
 class Panel:

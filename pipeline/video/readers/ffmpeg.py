@@ -231,7 +231,7 @@ def _open(av: Any, spec: SourceSpec, options: SourceOptions) -> InputContainer:
         settings |= {
             "rtsp_transport": "tcp",  # UDP loses packets, and a lost packet is a damaged picture
             "fflags": "nobuffer",
-            "analyzeduration": "1000000",
+            "analyzeduration": "300000",
             "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",
             "format_whitelist": _STREAM_FORMATS,
         }
