@@ -117,13 +117,13 @@ class Trainer:
             rate = learning_rate(config, self.step)
             loss = self._take(batch, rate)
             self.step += 1
-            miou = None
-            if self.step % config.every == 0 or self.step == last:
-                miou = self._checkpoint(loss)
+            stop = self.step % config.every == 0 or self.step == last
+            miou = self._validate() if stop else None
             progress = Progress(self.step, loss, rate, time.perf_counter() - start, miou)
             self._log.append(progress)
+            if stop:
+                self._save()
             yield progress
-        self._write_log()
 
     def loss(self, batch: Batch) -> Tensor:
         """The training loss of one batch."""
@@ -171,23 +171,26 @@ class Trainer:
                     self.ema[key].copy_(value)
         return float(loss.detach())
 
-    def _checkpoint(self, loss: float) -> float | None:
-        miou = None
-        if self.validate is not None:
-            held = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-            self.model.load_state_dict(self.ema)
-            self.model.eval()
-            with torch.no_grad():
-                miou = self.validate(self.model)
-            if miou > self.best:
-                self.best = miou
-                facts = {"step": str(self.step), "val_miou": f"{miou:.3f}"}
-                save_segmenter(self.model, self.preset, self.folder / "best.safetensors", facts)
-            self.model.load_state_dict(held)
+    def _validate(self) -> float | None:
+        """Score the EMA network, and keep it if it is the best so far."""
+        if self.validate is None:
+            return None
+        held = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.model.load_state_dict(self.ema)
+        self.model.eval()
+        with torch.no_grad():
+            miou = self.validate(self.model)
+        if miou > self.best:
+            self.best = miou
+            facts = {"step": str(self.step), "val_miou": f"{miou:.3f}"}
+            save_segmenter(self.model, self.preset, self.folder / "best.safetensors", facts)
+        self.model.load_state_dict(held)
+        return miou
+
+    def _save(self) -> None:
         state = {
             "step": self.step,
             "best": self.best,
-            "loss": loss,
             "config": _plain(self.config),
             "preset": self.preset,
             "model": self.model.state_dict(),
@@ -199,7 +202,6 @@ class Trainer:
         torch.save(state, buffer)
         write_whole(self.folder / "last.pt", buffer.getvalue())
         self._write_log()
-        return miou
 
     def resume(self) -> bool:
         """Take up the run in ``folder`` where its last checkpoint left it; ``False`` if none.
