@@ -23,14 +23,13 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.engines.base import Engine
 from pipeline.errors import EngineError
 from pipeline.inference_checks import check_frame, check_labels, engine_shape
-from pipeline.kernels import blend_argmax, cut_tiles, pick_labels
+from pipeline.kernels import blend_argmax, cut_tiles, pick_labels, resize
 from pipeline.tiles import DEFAULT_OVERLAP, TileMode, TilePlan, check_options, plan_tiles
 
 FrameArray = npt.NDArray[np.uint8]
@@ -179,9 +178,12 @@ class Segmenter:
         check_frame(bgr)
         begin = perf_counter()
         flight = self._board(bgr)
-        ticket = Ticket(flight.layout.plan.frame, _flight=flight)
+        plan = flight.layout.plan
+        ticket = Ticket(plan.frame, _flight=flight)
         try:
-            flight.source = _resized(bgr, flight.buffers.picture)
+            if plan.resizing and flight.buffers.picture is not None:
+                flight.source = flight.buffers.picture
+                resize(bgr, *plan.resizing, flight.source, threads=self._threads)
             for slot in flight.slots:
                 self._start(flight, slot)
         except BaseException:
@@ -285,7 +287,7 @@ class Segmenter:
         return _Flight(layout, buffers, slots, bgr)
 
     def _buffers(self, plan: TilePlan, batches: int) -> _Buffers:
-        picture = np.empty((*plan.picture, 3), np.uint8) if plan.resized else None
+        picture = np.empty((*plan.picture, 3), np.uint8) if plan.resizing else None
         gathered = None
         if batches > self._engine.slots:
             spec = self._engine.outputs[0]
@@ -332,17 +334,3 @@ class Segmenter:
             pick_labels(tiles, rows, cols, per_row, out, threads=self._threads)
         else:
             blend_argmax(tiles, plan.rows, plan.cols, out, threads=self._threads)
-
-
-def _resized(bgr: FrameArray, picture: FrameArray | None) -> FrameArray:
-    """The frame at the picture's size, in the picture's memory; the frame itself if there is none.
-
-    Pixels are averaged over their area where they become fewer, which aliases nothing away.
-    """
-    if picture is None:
-        return bgr
-    height, width = picture.shape[:2]
-    shrinks = height < bgr.shape[0] or width < bgr.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    cv2.resize(bgr, (width, height), dst=picture, interpolation=method)
-    return picture

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
-from pipeline.kernels import Axis
+from pipeline.kernels import Axis, Taps, resize_taps
 
 TileMode: TypeAlias = Literal["fit", "cover"]
 
@@ -58,6 +58,8 @@ class TilePlan:
         tile: (height, width) of a tile in pixels.
         origins: (T, 2) int32, row and column in the picture of each tile's first pixel, row-major
             over the tile grid; negative where a tile hangs over the picture's edge.
+        resizing: the vertical and horizontal taps for ``resize`` from frame to picture; ``None``
+            where they are of one size.
         rows, cols: the axes for ``blend_argmax``, in cells.
         row_picks, col_picks: (2, H) and (2, W) int32 tables for ``pick_labels``: of which tile
             row (column) each output row (column) is taken, and which row (column) of that tile.
@@ -67,6 +69,7 @@ class TilePlan:
     picture: tuple[int, int]
     tile: tuple[int, int]
     origins: npt.NDArray[np.int32]
+    resizing: tuple[Taps, Taps] | None
     rows: Axis
     cols: Axis
     row_picks: npt.NDArray[np.int32]
@@ -76,11 +79,6 @@ class TilePlan:
     def count(self) -> int:
         """How many tiles cover a frame."""
         return len(self.origins)
-
-    @property
-    def resized(self) -> bool:
-        """Whether the frame has to be resized before it is cut."""
-        return self.picture != self.frame
 
     def patch_edges(
         self, patch: tuple[int, int]
@@ -142,7 +140,10 @@ def plan_tiles(
     grid = np.meshgrid(starts[0], starts[1], indexing="ij")
     origins = np.stack(grid, axis=-1).reshape(-1, 2).astype(np.int32)
     origins.flags.writeable = False
-    return TilePlan(frame, picture, tile, origins, axes[0], axes[1], picks[0], picks[1])
+    resizing = None
+    if picture != frame:
+        resizing = (resize_taps(frame[0], picture[0]), resize_taps(frame[1], picture[1]))
+    return TilePlan(frame, picture, tile, origins, resizing, axes[0], axes[1], picks[0], picks[1])
 
 
 def check_options(mode: str, overlap: float, scale: float) -> None:

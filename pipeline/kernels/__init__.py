@@ -8,18 +8,22 @@ confusion      truth and prediction -> confusion matrix
 """
 
 from pipeline.kernels.axis import Axis, upsample_axis
-from pipeline.kernels.calls import blend_argmax, confusion, cut_tiles, overlay, pick_labels
+from pipeline.kernels.calls import blend_argmax, confusion, cut_tiles, overlay, pick_labels, resize
 from pipeline.kernels.colours import Colours
 from pipeline.kernels.reference import NO_CLASS
+from pipeline.kernels.taps import Taps, resize_taps
 
 __all__ = [
     "NO_CLASS",
     "Axis",
     "Colours",
+    "Taps",
     "blend_argmax",
     "confusion",
     "cut_tiles",
     "overlay",
     "pick_labels",
+    "resize",
+    "resize_taps",
     "upsample_axis",
 ]

@@ -15,6 +15,25 @@ from pipeline.kernels.checks import check_apart, check_array
 from pipeline.kernels.colours import Colours
 from pipeline.kernels.dispatch import active, thread_count
 from pipeline.kernels.reference import NO_CLASS, Int64Array, LabelTiles, LogitTiles, UInt8Array
+from pipeline.kernels.taps import Taps
+
+
+def resize(
+    frame: UInt8Array, rows: Taps, cols: Taps, out: UInt8Array, *, threads: int | None = None
+) -> None:
+    """Resize a frame: means over areas where it shrinks, linear where it grows. See ``taps``.
+
+    Args:
+        frame: (rows.source, cols.source, 3) uint8.
+        rows: the vertical taps.
+        cols: the horizontal taps.
+        out: (rows.target, cols.target, 3) uint8, written whole.
+        threads: see the module.
+    """
+    check_array("frame", frame, np.uint8, (rows.source, cols.source, 3))
+    check_array("out", out, np.uint8, (rows.target, cols.target, 3), writable=True)
+    check_apart("out", out, frame)
+    active().resize(frame, rows, cols, out, thread_count(threads))
 
 
 def cut_tiles(

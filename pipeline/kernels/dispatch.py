@@ -26,6 +26,7 @@ from pipeline.kernels.build import BuildError, UnsafeCacheError, build, cache_fo
 from pipeline.kernels.colours import Colours
 from pipeline.kernels.native import MODES, Library, NativeKernels
 from pipeline.kernels.reference import Int64Array, LabelTiles, LogitTiles, UInt8Array
+from pipeline.kernels.taps import Taps
 
 MODE_VARIABLE = "REPMLP_EDGE_KERNELS"
 THREADS_VARIABLE = "REPMLP_EDGE_KERNEL_THREADS"
@@ -41,6 +42,11 @@ class Kernels(Protocol):
     @property
     def mode(self) -> str:
         """Its name in ``REPMLP_EDGE_KERNELS``."""
+
+    def resize(
+        self, frame: UInt8Array, rows: Taps, cols: Taps, out: UInt8Array, threads: int
+    ) -> None:
+        """See ``calls.resize``."""
 
     def cut_tiles(
         self, frame: UInt8Array, origins: Int32Array, out: UInt8Array, threads: int
@@ -88,6 +94,7 @@ class ReferenceKernels:
     """The NumPy reference."""
 
     mode = REFERENCE
+    resize = staticmethod(reference.resize)
     cut_tiles = staticmethod(reference.cut_tiles)
     blend_argmax = staticmethod(reference.blend_argmax)
     pick_labels = staticmethod(reference.pick_labels)

@@ -13,6 +13,7 @@ from pipeline.kernels.axis import Axis, Int32Array
 from pipeline.kernels.build import BuildError
 from pipeline.kernels.colours import Colours
 from pipeline.kernels.reference import Int64Array, LabelTiles, LogitTiles, UInt8Array
+from pipeline.kernels.taps import Taps
 
 MODES = ("scalar", "avx2", "avx512", "neon")
 """Names in the order of ``enum edge_mode``."""
@@ -34,7 +35,20 @@ class _CAxis(ctypes.Structure):
     )
 
 
+class _CTaps(ctypes.Structure):
+    _fields_ = (
+        ("target", c_int32),
+        ("taps", c_int32),
+        ("first", c_void_p),
+        ("weights", c_void_p),
+    )
+
+
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "edge_resize": (
+        *(c_int, c_void_p, c_int64, c_int64),
+        *(POINTER(_CTaps), POINTER(_CTaps), c_void_p, c_int),
+    ),
     "edge_cut_tiles": (
         (c_void_p, c_int64, c_int64, c_void_p, c_int64, c_void_p, c_int64, c_int64, c_int)
     ),
@@ -95,6 +109,21 @@ class NativeKernels:
         self.mode = mode
         self._library = library
         self._index = MODES.index(mode)
+
+    def resize(
+        self, frame: UInt8Array, rows: Taps, cols: Taps, out: UInt8Array, threads: int
+    ) -> None:
+        """See ``calls.resize``."""
+        self._library.call(
+            "edge_resize",
+            self._index,
+            frame.ctypes.data,
+            *frame.shape[:2],
+            byref(_c_taps(rows)),
+            byref(_c_taps(cols)),
+            out.ctypes.data,
+            threads,
+        )
 
     def cut_tiles(
         self, frame: UInt8Array, origins: Int32Array, out: UInt8Array, threads: int
@@ -208,3 +237,8 @@ def _c_axis(axis: Axis) -> _CAxis:
         axis.cells.ctypes.data,
         axis.fractions.ctypes.data,
     )
+
+
+def _c_taps(taps: Taps) -> _CTaps:
+    first, weights = taps.first.ctypes.data, taps.weights.ctypes.data
+    return _CTaps(taps.target, taps.weights.shape[1], first, weights)

@@ -7,13 +7,14 @@ functions of the package, already checked; ``threads`` is not used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.kernels.axis import Axis, Float32Array, Int32Array
 from pipeline.kernels.colours import Colours
+from pipeline.kernels.taps import Taps
 
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
@@ -24,6 +25,24 @@ LabelTiles: TypeAlias = Sequence[UInt8Array] | UInt8Array
 
 NO_CLASS = 255
 """The label of a pixel where no class has a value above minus infinity."""
+
+
+def resize(frame: UInt8Array, rows: Taps, cols: Taps, out: UInt8Array, threads: int = 1) -> None:
+    """``out[y, x] = round(sum over l of cols[x, l] * sum over k of rows[y, k] * frame[...])``.
+
+    Single precision, vertical first, taps in their order; rounded to the nearest, halves up.
+    """
+    lines = _weighted(frame, rows)
+    values = _weighted(lines.transpose(1, 0, 2), cols).transpose(1, 0, 2)
+    out[...] = np.floor(values + np.float32(0.5)).astype(np.uint8)
+
+
+def _weighted(array: npt.NDArray[Any], taps: Taps) -> Float32Array:
+    """The taps applied to the first axis."""
+    total = np.zeros((taps.target, *array.shape[1:]), np.float32)
+    for k in range(taps.weights.shape[1]):
+        total += taps.weights[:, k, None, None] * array[taps.first + k].astype(np.float32)
+    return total
 
 
 def reflect(index: IntArray, length: int) -> IntArray:

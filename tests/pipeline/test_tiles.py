@@ -96,7 +96,10 @@ def test_cover(frame: tuple[int, int], tile: tuple[int, int], overlap: float, sc
         assert "lower --overlap or --scale" in str(error)  # noqa: PT017 - either is right
         return
     assert plan.picture == tuple(max(1, int(side * scale + 0.5)) for side in frame)
-    assert plan.resized == (plan.picture != frame)
+    assert (plan.resizing is None) == (plan.picture == frame)
+    if plan.resizing:
+        assert tuple(taps.source for taps in plan.resizing) == frame
+        assert tuple(taps.target for taps in plan.resizing) == plan.picture
     for dim in range(2):
         found = spans(plan, dim)
         shared = [before[1] - after[0] for before, after in pairwise(found)]
@@ -151,7 +154,7 @@ def test_two_tiles_cross_fade_linearly() -> None:
 def test_a_frame_of_the_tiles_size_is_taken_as_it_is() -> None:
     for mode in ("fit", "cover"):
         plan = plan_tiles((64, 128), (64, 128), mode=mode)
-        assert not plan.resized
+        assert plan.resizing is None
         assert plan.origins.tolist() == [[0, 0]]
         want = upsample_axis(16)
         np.testing.assert_array_equal(plan.rows.cells, want.cells)

@@ -32,6 +32,15 @@ typedef struct {
     const float *fractions;  /* [samples] */
 } edge_axis;
 
+/* How one axis is resized; see taps.py. Target pixel u is the sum of weights[u][k] times source pixel
+ * first[u] + k. */
+typedef struct {
+    int32_t target;        /* length of the output */
+    int32_t taps;          /* source pixels for each of its pixels */
+    const int32_t *first;  /* [target] */
+    const float *weights;  /* [target][taps], each row summing to one */
+} edge_taps;
+
 #if defined(__GNUC__)
 #define EDGE_API __attribute__((visibility("default")))
 #else
@@ -42,6 +51,10 @@ EDGE_API int edge_abi(void);
 
 /* Bit m is set where mode m was compiled in and this CPU and operating system run it. */
 EDGE_API unsigned edge_supported_modes(void);
+
+/* frame [height][width][3], out [rows->target][cols->target][3] */
+EDGE_API int edge_resize(int mode, const uint8_t *frame, int64_t height, int64_t width,
+                         const edge_taps *rows, const edge_taps *cols, uint8_t *out, int threads);
 
 /* frame [height][width][3], origins [tiles][2], out [tiles][tile_height][tile_width][3] */
 EDGE_API int edge_cut_tiles(const uint8_t *frame, int64_t height, int64_t width,

@@ -94,6 +94,64 @@ static void fuzz_cut(void) {
     free(origins);
 }
 
+/* --- resize: the same sums, pixel by pixel ---------------------------------------------------- */
+
+static edge_taps random_taps(int32_t source, int32_t target, int halve) {
+    const int32_t count = halve ? 2 : between(1, source < 9 ? source : 9);
+    int32_t *first = get((size_t)target * sizeof *first);
+    float *weights = get((size_t)(target * count) * sizeof *weights);
+    for (int32_t u = 0; u < target; u++) {
+        float sum = 0;
+        first[u] = halve ? 2 * u : between(0, source - count);
+        for (int32_t k = 0; k < count; k++) sum += weights[u * count + k] = unit() + 0.01f;
+        for (int32_t k = 0; k < count; k++) {
+            weights[u * count + k] = halve ? 0.5f : weights[u * count + k] / sum;
+        }
+    }
+    return (edge_taps){target, count, first, weights};
+}
+
+static float column_sum(const uint8_t *frame, int32_t stride, const edge_taps *rows, int32_t y) {
+    float sum = 0;
+    for (int32_t k = 0; k < rows->taps; k++) {
+        sum += rows->weights[y * rows->taps + k] * frame[(rows->first[y] + k) * stride];
+    }
+    return sum;
+}
+
+static void fuzz_resize(void) {
+    const int halve = next() % 3 == 0;
+    const int32_t th = between(1, 20), tw = between(1, 40), threads = between(1, 4);
+    const int32_t height = halve ? 2 * th : between(1, 30), width = halve ? 2 * tw : between(1, 30);
+    const size_t size = (size_t)(3 * th * tw);
+    uint8_t *frame = noise((size_t)(3 * height * width), 256), *out = get(size), *want = get(size);
+    edge_taps rows = random_taps(height, th, halve), cols = random_taps(width, tw, halve);
+    for (int32_t i = 0; i < 3 * th * tw; i++) {
+        const int32_t y = i / (3 * tw), x = i / 3 % tw;
+        float sum = 0;
+        for (int32_t k = 0; k < cols.taps; k++) {
+            const uint8_t *column = frame + 3 * (cols.first[x] + k) + i % 3;
+            sum += cols.weights[x * cols.taps + k] * column_sum(column, 3 * width, &rows, y);
+        }
+        want[i] = (uint8_t)(sum + 0.5f);
+    }
+    for (int mode = 0; mode < EDGE_MODES; mode++) {
+        if (!(edge_supported_modes() >> mode & 1)) continue;
+        memset(out, 77, size);
+        expect_ok(edge_resize(mode, frame, height, width, &rows, &cols, out, threads), "resize",
+                  mode);
+        if (memcmp(out, want, size) != 0) fail("resize", mode);
+    }
+    add_to_checksum(out, size);
+    free(frame);
+    free(out);
+    free(want);
+    free((void *)(uintptr_t)rows.first);
+    free((void *)(uintptr_t)rows.weights);
+    free((void *)(uintptr_t)cols.first);
+    free((void *)(uintptr_t)cols.weights);
+}
+
 /* --- blend_argmax: every mode against scalar ------------------------------------------------ */
 
 typedef struct {
@@ -284,6 +342,7 @@ int main(int count, char **arguments) {
     const unsigned long long rounds = count > 2 ? strtoull(arguments[2], NULL, 10) : 200;
     for (unsigned long long round = 0; round < rounds; round++) {
         state = seed * UINT64_C(1000003) + round;
+        fuzz_resize();
         fuzz_cut();
         fuzz_blend();
         fuzz_pick();
