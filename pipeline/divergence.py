@@ -84,16 +84,21 @@ def trace(
 ) -> Iterator[Cut]:  # fmt: skip
     """The difference after every computing node, or those named, in graph order, one by one."""
     makers = {out: node for node in model.graph.node for out in node.output}
+    biased = _biased(model.graph)
     errors: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="repmlp-cut-") as folder:
         path = Path(folder) / "cut.onnx"
         for node in model.graph.node:
-            if node.op_type in _PASSIVE or (nodes is not None and node.name not in nodes):
+            if node.op_type in _PASSIVE or node.name in biased:
+                continue
+            if nodes is not None and node.name not in nodes:
                 continue
             cut_after(model, node.output[0], path)
             exact = run_exact(path, frames)
             error = _difference(run(path, frames), exact)
-            before = max((errors.get(n, 0.0) for n in _active_inputs(node, makers)), default=0.0)
+            before = max(
+                (errors.get(n, 0.0) for n in _active_inputs(node, makers, biased)), default=0.0
+            )
             errors[node.output[0]] = error
             yield Cut(node.name, node.op_type, error, error - before)
 
@@ -103,8 +108,11 @@ def first_divergence(cuts: Iterable[Cut], jump: float = JUMP) -> Cut | None:
     return next((c for c in cuts if not c.error < float("inf") or c.jump > jump), None)
 
 
-def _active_inputs(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> list[str]:
-    """The outputs of computing nodes that ``node`` reads, looking through Q/DQ and reshapes."""
+def _active_inputs(
+    node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], through: set[str]
+) -> list[str]:
+    """The outputs of computing nodes that ``node`` reads, looking through Q/DQ, reshapes and the
+    nodes called ``through``."""
     found = []
     stack = list(node.input)
     while stack:
@@ -112,11 +120,21 @@ def _active_inputs(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> l
         maker = makers.get(name)
         if maker is None:
             continue
-        if maker.op_type in _PASSIVE:
-            stack.append(maker.input[0])
+        if maker.op_type in _PASSIVE or maker.name in through:
+            stack.extend(maker.input)
         else:
             found.append(name)
     return found
+
+
+def _biased(graph: onnx.GraphProto) -> set[str]:
+    """MatMuls whose bias follows: cut in between, OpenVINO 2026.4 would compute garbage that the
+    whole graph does not have. The cut after the bias stands for both."""
+    constants = {t.name for t in graph.initializer}
+    sums = {
+        node.input[0] for node in graph.node if node.op_type == "Add" and node.input[1] in constants
+    }
+    return {n.name for n in graph.node if n.op_type == "MatMul" and n.output[0] in sums}
 
 
 def _difference(engine: npt.NDArray[np.float32], exact: npt.NDArray[np.float32]) -> float:

@@ -91,6 +91,7 @@ class BuildOpenVINOStage(Stage):
                 "backend": "openvino",
                 "precision": self.config.precision,
                 "preset": floating.facts["preset"],
+                "patch": floating.facts["patch"],
                 "device": self.device(),
                 "executed": dict(info.executed),
                 "runtime": dict(info.extra),

@@ -60,7 +60,7 @@ def test_a_resumed_run_takes_the_steps_of_an_uninterrupted_one(
 
 
 def test_training_lowers_the_loss(streets: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, steps=30, every=30, rate=5e-3)
+    config = replace(CONFIG, steps=40, every=40, rate=2e-2)
     trainer = make_trainer(streets, tmp_path, config)
     batch = make_batch(trainer.mixture, 9, 0, range(4), (32, 64), AugmentConfig())
     trainer.model.train()
