@@ -37,7 +37,7 @@ class BuildOpenVINOStage(Stage):
     """Two inputs: the graph to build from, and the float graph that int8 is compared with too."""
 
     name = "build-openvino"
-    version = 1
+    version = 2
     produces = "engine"
     tools = ("openvino", "onnxruntime")
     config: BuildOpenVINOConfig

@@ -44,7 +44,7 @@ class ExportStage(Stage):
     """
 
     name = "export"
-    version = 1
+    version = 2
     produces = "onnx"
     tools = ("torch", "onnx", "onnxruntime")
     config: ExportConfig
