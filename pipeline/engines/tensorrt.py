@@ -86,22 +86,8 @@ def open_tensorrt(
         ArtifactError: it was built for another flavour, version, GPU, driver or network.
         MissingDependencyError: TensorRT, or a CUDA package, is not installed.
     """
-    built = built_with(manifest, path.name)
-    gpu = find_gpu()
-    rebuild = rebuild_command(manifest)
-    try:
-        trt = import_flavour(built.flavour, why=f"opening '{path.name}'")
-    except MissingDependencyError as error:
-        others = [NAMES[name] for name in installed_flavours() if name != built.flavour]
-        if not others:
-            raise
-        raise ArtifactError(
-            f"engine '{path.name}' was built by {built.title}, here is {others[0]}",
-            hint=f"{error.hint}, or build it here: {rebuild}",
-        ) from error
-    here = Here(trt.__version__, cuda_major(built.flavour), this_platform(), gpu)
-    check_fits(built, here, name=path.name, rebuild=rebuild)
-    if built.version_compatible and not allow_host_code:
+    trt, gpu = check_here(manifest, path.name)
+    if built_with(manifest, path.name).version_compatible and not allow_host_code:
         raise EngineError(
             f"engine '{path.name}' is version compatible and so carries host code, which is not run"
             " by default",
@@ -116,6 +102,29 @@ def open_tensorrt(
     except BaseException:
         memory.close()
         raise
+
+
+def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
+    """(the TensorRT module, the GPU) for an engine that fits this machine.
+
+    Raises what ``open_tensorrt`` raises before it opens anything. Cheap: reads no plan.
+    """
+    built = built_with(manifest, name)
+    gpu = find_gpu()
+    rebuild = rebuild_command(manifest)
+    try:
+        trt = import_flavour(built.flavour, why=f"opening '{name}'")
+    except MissingDependencyError as error:
+        others = [NAMES[flavour] for flavour in installed_flavours() if flavour != built.flavour]
+        if not others:
+            raise
+        raise ArtifactError(
+            f"engine '{name}' was built by {built.title}, here is {others[0]}",
+            hint=f"{error.hint}, or build it here: {rebuild}",
+        ) from error
+    here = Here(trt.__version__, cuda_major(built.flavour), this_platform(), gpu)
+    check_fits(built, here, name=name, rebuild=rebuild)
+    return trt, gpu
 
 
 class TensorRTEngine:

@@ -21,8 +21,8 @@ from pipeline.artifact import Artifact, Manifest, TensorFacts
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.tensorrt import import_flavour, open_tensorrt
-from pipeline.engines.trt_builder import BuilderOptions, Built, build_plan
-from pipeline.engines.trt_log import executed, fallbacks, node_precisions
+from pipeline.engines.trt_builder import BuilderOptions, build_plan
+from pipeline.engines.trt_facts import engine_facts
 from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major, this_platform
 from pipeline.errors import ArtifactError, CheckFailedError, EngineError, MissingDependencyError
 from pipeline.lowering.half import to_half
@@ -124,7 +124,11 @@ class BuildTensorRTStage(Stage):
             cuda=cuda_major(config.flavour),
         )  # fmt: skip
         (folder / ENGINE).write_bytes(built.plan)
-        facts = self._facts(built, heavy, floating) | {"half": half}
+        facts = engine_facts(
+            built, heavy, precision=config.precision,
+            output=LABELS if config.labels else "logits", strict_int8=config.strict_int8,
+            about={key: floating.facts.get(key) for key in ("preset", "multiply_adds")},
+        ) | {"half": half}  # fmt: skip
         product = Product(
             main=ENGINE,
             others=(GRAPH,),
@@ -175,31 +179,6 @@ class BuildTensorRTStage(Stage):
                 f"same (asked for {self.config.min_agreement:.2%}); use fp32 or int8"
             )
         return {name: agreement.as_json() for name, agreement in found.items()}
-
-    def _facts(self, built: Built, heavy: dict[str, bool], floating: Artifact) -> dict[str, Any]:
-        nodes = node_precisions(built.layers, heavy)
-        by_design = [name for name, quantized in heavy.items() if not quantized]
-        fell = fallbacks(nodes, by_design) if "int8" in self.config.precision else []
-        if fell and self.config.strict_int8:
-            raise CheckFailedError(
-                f"{len(fell)} layers that were to run in int8 do not, the first is '{fell[0]}' in "
-                f"{nodes[fell[0]]}"
-            )
-        return {
-            "backend": "tensorrt",
-            "flavour": self.config.flavour,
-            "precision": self.config.precision,
-            "output": "labels" if self.config.labels else "logits",
-            "preset": floating.facts.get("preset"),
-            "multiply_adds": floating.facts.get("multiply_adds"),
-            "built_with": built.built_with.model_dump(mode="json"),
-            "executed": executed(built.layers),
-            "nodes": nodes,
-            "float_fallback": fell,
-            "float_by_design": by_design if "int8" in self.config.precision else [],
-            "layers": [layer.as_json() for layer in built.layers],
-            "warnings": list(built.warnings),
-        }
 
     def _execute(
         self, folder: Path, product: Product, floating: Artifact,

@@ -1,0 +1,249 @@
+"""One archive for the edge box: a graph, where it comes from, and what builds and runs it.
+
+A TensorRT engine belongs to the GPU that built it, so a Jetson's is built on the Jetson. What
+travels is the graph, in the spelling and precision it is to be built from, with everything it
+needs but the packages themselves:
+
+    NAME/edge.py             the one command: check, build, run; plain Python until it finds more
+    NAME/bundle.json         what is inside, with hashes; what must be installed
+    NAME/model.onnx          what the engine is built from
+    NAME/model.json          its manifest: shapes, calibration frames, checks, versions
+    NAME/requirements.txt    the wheels a runner needs
+    NAME/app/...             this project's runner, as source
+
+The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact import Artifact, Manifest, TensorFacts, open_artifact, write_whole
+from pipeline.errors import ArtifactError, MissingDependencyError
+
+BUNDLE_VERSION = 1
+# A runner's own needs; a test holds them to pyproject.toml.
+RUNNER_REQUIREMENTS = (
+    "numpy>=1.24", "opencv-python>=4.8", "platformdirs>=4", "prometheus-client>=0.20",
+    "pydantic>=2.6", "rich>=13", "tenacity>=8.2",
+)  # fmt: skip
+ENTRY = "scripts/edge_box.py"
+RUNNER = "scripts/run_video.py"
+# What edge.py imports of this project when it builds.
+BUILDER_MODULES = (
+    "pipeline.artifact", "pipeline.engines.cuda_pycuda", "pipeline.engines.cuda_python",
+    "pipeline.engines.tensorrt", "pipeline.engines.trt_builder", "pipeline.engines.trt_facts",
+)  # fmt: skip
+PACKAGES = ("pipeline", "calibration")
+_DATA_SUFFIXES = (".c", ".h", ".html", ".css", ".js", ".typed")
+
+
+def make_bundle(source: Path, target: Path | None = None, *, labels: bool = False) -> Path:
+    """Write the archive.
+
+    Args:
+        source: a TensorRT engine (``.engine``), whose graph lies beside it, or a graph (``.onnx``)
+            with its manifest: ``NAME.json`` or ``artifact.json`` beside it.
+        target: the archive; ``NAME-bundle.tar.gz`` in the current folder when ``None``.
+        labels: let the graph end in labels instead of logits, where it does not yet.
+
+    Returns:
+        The archive's path.
+
+    Raises:
+        ArtifactError: no manifest, a file that is not what the manifest says, or the wrong kind.
+        MissingDependencyError: onnx is not installed.
+    """
+    artifact, graph = _find(source)
+    model, facts = _describe(graph, artifact.manifest, labels=labels)
+    name = f"{source.stem}-labels" if facts["output"] == "labels" and labels else source.stem
+    files = {
+        "model.onnx": model,
+        "model.json": _manifest(artifact.manifest, model, facts),
+        "edge.py": (_root() / ENTRY).read_bytes(),
+        "requirements.txt": _requirements().encode(),
+        **_application(),
+    }
+    about = {
+        "version": BUNDLE_VERSION,
+        "name": name,
+        "model": facts,
+        "requirements": list(RUNNER_REQUIREMENTS),
+        "files": {path: hashlib.sha256(data).hexdigest() for path, data in files.items()},
+    }
+    files["bundle.json"] = json.dumps(about, indent=1, sort_keys=True).encode()
+    path = target or Path(f"{name}-bundle.tar.gz")
+    write_whole(path, _archive(name, files))
+    return path
+
+
+def _find(source: Path) -> tuple[Artifact, Path]:
+    """(the artifact a file belongs to, the graph in it)."""
+    if not source.is_file():
+        raise ArtifactError(f"'{source}' does not exist")
+    if source.suffix not in (".engine", ".onnx"):
+        raise ArtifactError(
+            f"'{source}' cannot be bundled: name a TensorRT engine (.engine) or a graph (.onnx)",
+            hint="an OpenVINO engine is verified on the CPU it runs on: build it there",
+        )
+    for candidate in (source.with_suffix(".json"), source.parent / "artifact.json"):
+        if candidate.is_file():
+            artifact = open_artifact(candidate)
+            if source.name in artifact.manifest.files:
+                break
+    else:
+        raise ArtifactError(
+            f"'{source}' has no manifest beside it, so nobody knows what it is",
+            hint="bundle what scripts/build_engine.py made",
+        )
+    if source.suffix == ".onnx":
+        return artifact, source
+    graphs = [name for name in artifact.manifest.files if name.endswith(".onnx")]
+    if not graphs:
+        raise ArtifactError(f"'{source}' has no graph beside it: build it again")
+    return artifact, artifact.manifest_path.parent / graphs[0]
+
+
+def _describe(graph: Path, manifest: Manifest, *, labels: bool) -> tuple[bytes, dict[str, Any]]:
+    """The graph to bundle, and what a builder that cannot read ONNX must know of it."""
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("onnx", "build", why="making a bundle") from error
+    from calibration.qdq_lint import heavy_nodes
+    from pipeline.lowering.labels import append_labels
+
+    model = onnx.load(graph)
+    if labels and model.graph.output[0].type.tensor_type.elem_type != onnx.TensorProto.UINT8:
+        model = append_labels(model)
+    tensors = [_tensor(value) for value in (*model.graph.input, *model.graph.output)]
+    operators = {node.op_type for node in model.graph.node}
+    halves = any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer)
+    quantized = "QuantizeLinear" in operators
+    precision = "int8+fp16" if quantized and halves else "int8" if quantized else None
+    return model.SerializeToString(), {
+        "precision": precision or ("fp16" if halves else "fp32"),
+        "output": "labels" if tensors[-1].dtype == "uint8" else "logits",
+        "inputs": [tensors[0].model_dump(mode="json")],
+        "outputs": [tensors[-1].model_dump(mode="json")],
+        "heavy": heavy_nodes(model),
+        "preset": manifest.facts.get("preset"),
+        "multiply_adds": manifest.facts.get("multiply_adds"),
+    }
+
+
+def _tensor(value: Any) -> TensorFacts:
+    import numpy as np
+    from onnx import helper
+
+    tensor = value.type.tensor_type
+    shape = tuple(dim.dim_value for dim in tensor.shape.dim)
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    rank = len(shape)
+    layout = "NHW" if rank == 3 else "NHWC" if dtype == "uint8" else "NCHW"
+    return TensorFacts(name=value.name, dtype=dtype, shape=shape, layout=layout)
+
+
+def _manifest(source: Manifest, model: bytes, facts: Mapping[str, Any]) -> bytes:
+    """The graph's manifest: as recorded, but of the file that is in the bundle."""
+    manifest = Manifest(
+        kind="qdq-onnx" if "int8" in facts["precision"] else "onnx",
+        main="model.onnx",
+        files={"model.onnx": hashlib.sha256(model).hexdigest()},
+        key=source.key,
+        inputs=tuple(TensorFacts.model_validate(t) for t in facts["inputs"]),
+        outputs=tuple(TensorFacts.model_validate(t) for t in facts["outputs"]),
+        facts={k: facts[k] for k in ("precision", "output", "preset", "multiply_adds")},
+        provenance=source.provenance,
+    )
+    return manifest.model_dump_json(indent=1).encode()
+
+
+def _requirements() -> str:
+    return (
+        "# What a runner needs from the Python package index:\n"
+        + "\n".join(RUNNER_REQUIREMENTS)
+        + "\n# Not from there: TensorRT. On Jetson it is part of JetPack (python3-libnvinfer); on\n"
+        "# a desktop 'pip install tensorrt' or 'tensorrt-rtx'. And one of pycuda and cuda-python\n"
+        "# of the installed CUDA's version, such as 'cuda-python==12.6.*' for JetPack 6.2.\n"
+    )
+
+
+def _application() -> dict[str, bytes]:
+    """The runner's and builder's sources, and the data files beside them, as ``app/...``."""
+    root = _root()
+    modules = import_closure(root, (root / RUNNER, *(_source(root, m) for m in BUILDER_MODULES)))
+    folders = {path.parent for path in modules}
+    data = {
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix in _DATA_SUFFIXES and path.is_file()
+    }
+    found = sorted(modules | data | {root / RUNNER})
+    return {f"app/{path.relative_to(root).as_posix()}": path.read_bytes() for path in found}
+
+
+def import_closure(root: Path, entries: tuple[Path, ...]) -> set[Path]:
+    """Every source file of ``PACKAGES`` that the entries import, at any depth, anywhere in them."""
+    found: set[Path] = set()
+    waiting = list(entries)
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for name in _imported(path):
+            if name.partition(".")[0] not in PACKAGES:
+                continue
+            parts = name.split(".")
+            for depth in range(1, len(parts) + 1):
+                source = _source(root, ".".join(parts[:depth]))
+                if source.is_file():
+                    waiting.append(source)
+    return found
+
+
+def _imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # ``from a import b``: b may be a module of a.
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _source(root: Path, module: str) -> Path:
+    path = root.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _root() -> Path:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ENTRY).is_file():
+        raise ArtifactError(
+            "a bundle is made from the project's own folder: its scripts are not installed here",
+            hint="clone the repository and run scripts/make_bundle.py there",
+        )
+    return root
+
+
+def _archive(name: str, files: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path in sorted(files):
+            entry = tarfile.TarInfo(f"{name}/{path}")
+            entry.size = len(files[path])
+            entry.mode = 0o755 if path == "edge.py" else 0o644
+            archive.addfile(entry, io.BytesIO(files[path]))
+    return gzip.compress(packed.getvalue(), compresslevel=6, mtime=0)

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Pack a graph with all it takes to build and run it on the edge box: one archive.
+
+A Jetson's engine must be built on the Jetson. Copy the archive there, unpack it, and
+``python3 edge.py`` says what is missing, builds the engine and runs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pipeline.bundle import make_bundle
+from pipeline.console import EXIT_OK, Parser, print_json, run_command, say
+
+
+def build_parser() -> Parser:
+    """Every option of the command."""
+    parser = Parser(description=__doc__)
+    add = parser.add_argument
+    add("source", type=Path, metavar="ENGINE_OR_ONNX",
+        help="a TensorRT engine or a Q/DQ graph that build_engine.py made")  # fmt: skip
+    add("--output", type=Path, metavar="FILE.tar.gz", help="default: NAME-bundle.tar.gz here")
+    add("--labels", action="store_true",
+        help="end in labels instead of logits: upsampled and decided on the GPU")  # fmt: skip
+    add("--json", action="store_true", help="print the result as one JSON object on stdout")
+    return parser
+
+
+def main() -> int:
+    """Parse, pack, print."""
+    options = build_parser().parse_args()
+    path = make_bundle(options.source, options.output, labels=options.labels)
+    size = path.stat().st_size
+    say(f"[bold]{path}[/]  ({size / 2**20:.1f} MiB)")
+    say(f"on the box: tar xzf {path.name} && cd {path.name.partition('-bundle')[0]} && "
+        "python3 edge.py")  # fmt: skip
+    if options.json:
+        print_json({"bundle": str(path), "bytes": size})
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,255 @@
+"""A bundle, made from a real build, unpacked and used as a user would: by running what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibration.cityscapes import Cityscapes
+from calibration.frames import select_frames
+from pipeline.artifact import Artifact, open_artifact
+from pipeline.build import BuildResult
+from pipeline.bundle import RUNNER_REQUIREMENTS, import_closure, make_bundle
+from pipeline.engines.cuda_driver import find_gpu
+from pipeline.engines.tensorrt import built_with
+from pipeline.errors import ArtifactError, EngineError
+from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
+from pipeline.stages.quantize import TENSORRT_GRAPH
+from pipeline.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def graph(int8_build: BuildResult) -> Path:
+    assert int8_build.quantized is not None
+    return int8_build.quantized.manifest_path.parent / TENSORRT_GRAPH
+
+
+@pytest.fixture(scope="module")
+def unpacked(graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("box")
+    path = make_bundle(graph, folder / "b.tar.gz", labels=True)
+    with tarfile.open(path) as archive:
+        archive.extractall(folder, filter="data")
+    (inside,) = [entry for entry in folder.iterdir() if entry.is_dir()]
+    return inside
+
+
+def _edge(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "edge.py", *words], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"COLUMNS": "200"} | environment, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def _bare(folder: Path, packages: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """With a Python that has numpy and OpenCV and nothing else installed."""
+    return subprocess.run(
+        [sys.executable, "-S", "edge.py", *words], cwd=folder, capture_output=True, text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bare_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import cv2
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("site")
+    for module in (np, cv2):
+        package = Path(str(module.__file__)).parent
+        (folder / package.name).symlink_to(package)
+        for libraries in package.parent.glob(f"{package.name}*.libs"):
+            (folder / libraries.name).symlink_to(libraries)
+    for libraries in Path(str(cv2.__file__)).parents[1].glob("opencv*.libs"):
+        (folder / libraries.name).symlink_to(libraries)
+    return folder
+
+
+def test_the_same_input_gives_the_same_bytes(graph: Path, tmp_path: Path) -> None:
+    first = make_bundle(graph, tmp_path / "a.tar.gz").read_bytes()
+    assert make_bundle(graph, tmp_path / "b.tar.gz").read_bytes() == first
+
+
+def test_everything_is_in_it_and_whole(unpacked: Path) -> None:
+    index = json.loads((unpacked / "bundle.json").read_text())
+    on_disk = {
+        path.relative_to(unpacked).as_posix()
+        for path in unpacked.rglob("*")
+        if path.is_file() and path.name != "bundle.json"
+    }
+    assert on_disk == set(index["files"])
+    for name, expected in index["files"].items():
+        assert hashlib.sha256((unpacked / name).read_bytes()).hexdigest() == expected
+    assert index["model"]["precision"] == "int8"
+    assert index["model"]["output"] == "labels"
+    assert os.access(unpacked / "edge.py", os.X_OK)
+    artifact = open_artifact(unpacked / "model.json")
+    assert artifact.manifest.outputs[0].layout == "NHW"
+    calibration = artifact.manifest.provenance["quantize"]["calibration"]
+    assert len(calibration["frames"]) == 6
+
+
+def test_the_runner_in_it_is_whole_and_holds_neither_torch_nor_onnx(unpacked: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, 'app')\n"
+        "import importlib.util as u\n"
+        "spec = u.spec_from_file_location('run_video', 'app/scripts/run_video.py')\n"
+        "module = u.module_from_spec(spec); spec.loader.exec_module(module)\n"
+        "import pipeline; assert 'app' in pipeline.__file__, pipeline.__file__\n"
+        "assert not {'torch', 'onnx', 'nncf'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=unpacked, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_on_a_bare_python_it_says_what_is_missing(unpacked: Path, bare_packages: Path) -> None:
+    done = _bare(unpacked, bare_packages)
+    assert done.stderr == ""
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert "calibrated on 6 frames of train" in done.stdout
+    assert "all whole" in lines["files"]
+    assert "numpy" not in lines["packages"]
+    assert "opencv" not in lines["packages"]
+    for package in ("pydantic>=2.6", "rich>=13", "platformdirs>=4"):
+        assert package in lines["packages"]
+    assert "missing" in lines["TensorRT"]
+    assert "not built yet" in lines["engine"]
+    assert "next: python3 -m pip install -r" in done.stdout
+    assert done.returncode == 2
+
+
+def test_on_a_bare_python_build_and_run_are_one_line(unpacked: Path, bare_packages: Path) -> None:
+    for words, said in (
+        (["build"], "pydantic>=2.6"),
+        (["run", "streets"], "the engine is not built yet"),
+    ):
+        done = _bare(unpacked, bare_packages, *words)
+        assert done.returncode == 2
+        first = done.stderr.splitlines()[0]
+        assert first.startswith("error: ")
+        assert said in first
+        assert "Traceback" not in done.stderr
+
+
+def _has_gpu() -> bool:
+    try:
+        find_gpu()
+    except EngineError:
+        return False
+    return True
+
+
+def test_the_engine_is_built_from_it(unpacked: Path) -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
+    done = _edge(unpacked, "build", "--flavour", "tensorrt-rtx", "--strict-int8")
+    assert done.returncode == 0, done.stderr
+    index = json.loads((unpacked / "bundle.json").read_text())
+    built = open_artifact(unpacked / f"{index['name']}.json")
+    assert built.path.name == f"{index['name']}.engine"
+    assert built_with(built.manifest, built.path.name).version == trt.__version__
+    assert built.facts["float_fallback"] == []
+    assert built.facts["executed"]["gemm int8"] > 0
+    assert "quantize" in built.manifest.provenance
+    if not _has_gpu():
+        done = _edge(unpacked, "run", "streets", "--max-frames", "1", "--headless")
+        assert done.returncode == 2
+        assert "no NVIDIA driver on this machine" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_refused_option_is_one_line(unpacked: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
+    done = _edge(unpacked, "build", "--flavour", "tensorrt-rtx", "--timing-cache")
+    assert done.returncode == 2
+    assert "has no timing cache" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_damage_is_found_before_anything_is_built(
+    graph: Path, tmp_path: Path, bare_packages: Path
+) -> None:
+    with tarfile.open(make_bundle(graph, tmp_path / "b.tar.gz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (inside,) = [entry for entry in tmp_path.iterdir() if entry.is_dir()]
+    with (inside / "model.onnx").open("r+b") as file:
+        file.write(b"damage")
+    done = _edge(inside, "build")
+    assert done.returncode == 2
+    assert "'model.onnx' is not what was packed" in done.stderr
+    assert "DAMAGED: model.onnx" in _bare(inside, bare_packages).stdout
+    (inside / "bundle.json").write_text('{"version": 1, "files": {"../../etc/passwd": "0"}}')
+    done = _edge(inside, "build")
+    assert "names a file outside the bundle" in done.stderr
+    (inside / "bundle.json").write_text("{")
+    assert "altered or half copied" in _edge(inside, "check").stderr
+    (inside / "bundle.json").unlink()
+    assert "there is no bundle here" in _edge(inside, "check").stderr
+
+
+def test_an_engine_is_bundled_by_its_graph(
+    int8_build: BuildResult, streets: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
+    frames = select_frames(Cityscapes(streets), 1)
+    config: dict[str, Any] = {"frames": frames.sha256, "min_agreement": 0.5, "check_frames": 1}
+    assert int8_build.quantized is not None
+    engine: Artifact = BuildTensorRTStage(
+        BuildTensorRTConfig(
+            precision="int8+fp16", flavour="tensorrt-rtx", graph=TENSORRT_GRAPH, **config
+        ),
+        Store(tmp_path / "store"), frames,
+    ).run(int8_build.quantized, int8_build.graph)  # fmt: skip
+    path = make_bundle(engine.path, tmp_path / "b.tar.gz")
+    with tarfile.open(path) as archive:
+        member = archive.extractfile("engine/bundle.json")
+        assert member is not None
+        index = json.loads(member.read())
+    assert index["model"]["precision"] == "int8+fp16"
+    assert index["model"]["output"] == "logits"
+    assert index["model"]["preset"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("absent.onnx", "does not exist"),
+        ("stray.onnx", "has no manifest beside it"),
+        ("engine.xml", "cannot be bundled: name a TensorRT engine"),
+    ],
+)
+def test_what_cannot_be_bundled_is_one_line(tmp_path: Path, name: str, said: str) -> None:
+    if name != "absent.onnx":
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ArtifactError, match=said):
+        make_bundle(tmp_path / name, tmp_path / "b.tar.gz")
+    assert not (tmp_path / "b.tar.gz").exists()
+
+
+def test_the_wheel_list_is_the_projects() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = text.partition("\ndependencies = [")[2].partition("]")[0]
+    assert set(RUNNER_REQUIREMENTS) == {line.strip(' ",') for line in listed.split("\n")} - {""}
+
+
+def test_imports_are_followed_into_functions(tmp_path: Path) -> None:
+    package = tmp_path / "pipeline"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("def f():\n    from pipeline.b import g\n")
+    (package / "b.py").write_text("import os, pipeline.a\nfrom pipeline import c\n")
+    (package / "c.py").write_text("")
+    (package / "unused.py").write_text("")
+    found = import_closure(tmp_path, (package / "a.py",))
+    assert {path.name for path in found} == {"__init__.py", "a.py", "b.py", "c.py"}
