@@ -165,7 +165,7 @@ def check(index: dict[str, Any]) -> int:
             "sudo apt install python3-libnvinfer" if release else "python3 -m pip install tensorrt"
         )
     if not cuda:
-        todo.append("python3 -m pip install cuda-python (of your CUDA's version)")
+        todo.append("python3 -m pip install cuda-bindings (of your CUDA's major version)")
     if not ready:
         todo.append("nothing to install: TensorRT engines need an NVIDIA GPU and its driver")
     elif not todo and not engine.is_file():
