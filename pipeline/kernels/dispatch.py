@@ -33,7 +33,8 @@ THREADS_VARIABLE = "REPMLP_EDGE_KERNEL_THREADS"
 REFERENCE = "reference"
 MAX_THREADS = 64
 DEFAULT_THREADS = 4
-"""Beyond this the kernels wait for memory, not for each other."""
+"""At most; beyond this the kernels wait for memory. Half of the CPUs if they are fewer, for the engine
+is at work on the next frame meanwhile."""
 
 
 class Kernels(Protocol):
@@ -167,7 +168,7 @@ def _default_threads(variable: str | None) -> int:
                 f"{THREADS_VARIABLE}={variable} is not a number within 1 .. {MAX_THREADS}"
             )
         return int(variable)
-    return min(DEFAULT_THREADS, len(os.sched_getaffinity(0)))
+    return max(1, min(DEFAULT_THREADS, len(os.sched_getaffinity(0)) // 2))
 
 
 @lru_cache(maxsize=1)

@@ -21,6 +21,7 @@ typedef struct {
 
 static int count_pixels(void *work, int64_t first, int64_t last) {
     confusion_work *w = work;
+    const int32_t *row = w->row, *column = w->column;
     /* One row more than the result: what is ignored lands there and stays there. */
     const size_t side = (size_t)w->classes + 1, length = side * (side + 1);
     int64_t *banks = calloc(BANKS * length, sizeof *banks);
@@ -36,7 +37,7 @@ static int count_pixels(void *work, int64_t first, int64_t last) {
             run++;
             continue;
         }
-        banks[w->row[truths & 255] + w->column[predictions & 255]] += STEP * run;
+        banks[row[truths & 255] + column[predictions & 255]] += STEP * run;
         run = 0;
         if (t8 == t[0] * ones && p8 == p[0] * ones) {
             truths = t8;
@@ -44,12 +45,14 @@ static int count_pixels(void *work, int64_t first, int64_t last) {
             run = 1;
             continue;
         }
-        for (int k = 0; k < STEP; k++) {
-            banks[(size_t)(k % BANKS) * length + (size_t)(w->row[t[k]] + w->column[p[k]])]++;
+        for (int k = 0; k < STEP; k++) { /* byte by byte out of registers */
+            banks[(size_t)(k % BANKS) * length + (size_t)(row[t8 & 255] + column[p8 & 255])]++;
+            t8 >>= 8;
+            p8 >>= 8;
         }
     }
-    banks[w->row[truths & 255] + w->column[predictions & 255]] += STEP * run;
-    for (; i < last; i++) banks[w->row[w->truth[i]] + w->column[w->prediction[i]]]++;
+    banks[row[truths & 255] + column[predictions & 255]] += STEP * run;
+    for (; i < last; i++) banks[row[w->truth[i]] + column[w->prediction[i]]]++;
     pthread_mutex_lock(&w->lock);
     for (size_t k = 0; k < BANKS; k++) {
         for (size_t j = 0; j < side * side; j++) w->counts[j] += banks[k * length + j];

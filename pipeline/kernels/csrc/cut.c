@@ -56,23 +56,30 @@ static void settle(int stream) {
 #endif
 }
 
-/* dcb|abcd|cba for ever: the period is 2 (length - 1), a single pixel repeats. */
-static int64_t reflect(int64_t index, int64_t length) {
-    if (length == 1) return 0;
-    int64_t period = 2 * (length - 1);
-    index %= period;
-    if (index < 0) index += period;
-    return index < length ? index : period - index;
+/* dcb|abcd|cba for ever. The period is 2 (length - 1): a phase below length is that pixel, one above
+ * it lies on the way back. A single pixel repeats. */
+static int64_t period_of(int64_t length) { return length > 1 ? 2 * (length - 1) : 1; }
+
+static int64_t phase_of(int64_t index, int64_t length) {
+    const int64_t period = period_of(length), phase = index % period;
+    return phase < 0 ? phase + period : phase;
+}
+
+static int64_t pixel_at(int64_t phase, int64_t length) {
+    return phase < length ? phase : period_of(length) - phase;
 }
 
 /* Pixels first .. last of a tile's row, each where its reflection lies in the frame's row. */
 static void copy_reflected(const cut_work *w, const uint8_t *from, uint8_t *to, int64_t x,
                            int64_t first, int64_t last) {
+    const int64_t width = w->width, period = period_of(width);
+    int64_t phase = phase_of(x + first, width);
     for (int64_t i = first; i < last; i++) {
-        const uint8_t *pixel = from + 3 * reflect(x + i, w->width);
+        const uint8_t *pixel = from + 3 * pixel_at(phase, width);
         to[3 * i] = pixel[0];
         to[3 * i + 1] = pixel[1];
         to[3 * i + 2] = pixel[2];
+        if (++phase == period) phase = 0;
     }
 }
 
@@ -88,7 +95,7 @@ static int cut_rows(void *work, int64_t first, int64_t last) {
         int64_t tile = row % w->tiles, line = row / w->tiles;
         int64_t y = w->origins[2 * tile] + line;
         int64_t x = w->origins[2 * tile + 1];
-        const uint8_t *from = w->frame + 3 * w->width * reflect(y, w->height);
+        const uint8_t *from = w->frame + 3 * w->width * pixel_at(phase_of(y, w->height), w->height);
         uint8_t *to = w->out + 3 * w->tile_width * (tile * w->tile_height + line);
         int64_t inside = clamp(-x, 0, w->tile_width);
         int64_t outside = clamp(w->width - x, inside, w->tile_width);
