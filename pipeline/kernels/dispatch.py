@@ -33,8 +33,8 @@ THREADS_VARIABLE = "REPMLP_EDGE_KERNEL_THREADS"
 REFERENCE = "reference"
 MAX_THREADS = 64
 DEFAULT_THREADS = 4
-"""At most; beyond this the kernels wait for memory. Half of the CPUs if they are fewer, for the engine
-is at work on the next frame meanwhile."""
+"""At most: beyond this the kernels wait for memory. Never more than half of the CPUs, since the
+engine is at work on the next frame meanwhile."""
 
 
 class Kernels(Protocol):
