@@ -172,8 +172,9 @@ def _requirements() -> str:
         "# What a runner needs from the Python package index:\n"
         + "\n".join(RUNNER_REQUIREMENTS)
         + "\n# Not from there: TensorRT. On Jetson it is part of JetPack (python3-libnvinfer); on\n"
-        "# a desktop 'pip install tensorrt' or 'tensorrt-rtx'. And one of pycuda and cuda-bindings\n"
-        "# of the installed CUDA's major version, such as 'cuda-bindings==12.9.*' for JetPack 6.2.\n"
+        "# a desktop 'pip install tensorrt' or 'tensorrt-rtx'. And one of pycuda and\n"
+        "# cuda-bindings, of the installed CUDA's major version, such as\n"
+        "# 'cuda-bindings==12.9.*' for JetPack 6.2.\n"
     )
 
 
