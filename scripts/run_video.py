@@ -38,6 +38,7 @@ from pipeline.video.sinks.window import display_available
 from pipeline.video.source import SourceOptions, parse_source
 
 ENGINES = Path(__file__).resolve().parent.parent / "engines"
+MOST_STREAMS = 8  # each holds the network's activations once more
 TOKEN_VARIABLE = "REPMLP_EDGE_HTTP_TOKEN"  # noqa: S105  # the variable's name, not a token
 
 
@@ -58,7 +59,8 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "--streams", type=positive_int, default=0, metavar="N",
-        help="frames computed at the same time on a CPU (default: one, for the least latency)",
+        help="frames computed at the same time on a CPU (default: one where a source is live, for "
+        "the least latency; else one for each core, for the most frames a second)",
     )  # fmt: skip
     _add_output(parser)
     _add_reading(parser)
@@ -177,13 +179,22 @@ def read_request(options: argparse.Namespace) -> Request:
     )  # fmt: skip
 
 
+def choose_streams(request: Request) -> int:
+    """How many frames to compute at the same time: one at a time where latency counts."""
+    if request.source_options.realtime or any(s.may_be_live for s in request.sources):
+        return 1
+    return min(len(os.sched_getaffinity(0)), MOST_STREAMS)
+
+
 def main() -> int:
     """Parse, run, print."""
     options = build_parser().parse_args()
     request = read_request(options)
     path = options.engine or find_engine(ENGINES)
+    streams = options.streams or choose_streams(request)
     with (
-        open_engine(path, threads=options.threads, streams=options.streams) as engine,
+        # One slot more than run at once: the next frame is there when the device is.
+        open_engine(path, threads=options.threads, streams=streams, slots=streams + 1) as engine,
         Session(engine, request) as session,
     ):
         info = engine.info

@@ -31,6 +31,9 @@ _SLACK = 1.0
 
 _TICK = 0.1
 
+_AHEAD = 1
+"""Frames of a file kept ready for the engine; one more is being decoded meanwhile."""
+
 Setup = Callable[[int, int], tuple[int, Region | None]]
 """For frames of (height, width): how many jobs to make, and the region to segment.
 
@@ -76,7 +79,7 @@ class Feed:
         self._opener = opener
         self._pool = JobPool()
         self._ready: deque[Job] = deque()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._enough = threading.Event()
         self._ended = False
         self._count = 0
@@ -129,7 +132,10 @@ class Feed:
     def take(self) -> Job | None:
         """The frame to segment next, if there is one: the newest of a live source."""
         with self._lock:
-            return self._ready.popleft() if self._ready else None
+            if not self._ready:
+                return None
+            self._lock.notify_all()
+            return self._ready.popleft()
 
     def give(self, job: Job) -> None:
         """Put back a job whose frame is done with."""
@@ -303,19 +309,25 @@ class Feed:
         if self._pool.size != size:
             count, region = self._setup(*size)
             self._pool.resize(*size, count, region)
+        if not self.live:
+            self._wait_for_room()
         job = self._pool.take()
         if job is not None:
             return job
         if not self.live:
-            while not self._finished():
+            while job is None and not self._finished():
                 job = self._pool.take(_TICK)
-                if job is not None:
-                    return job
-            return None
+            return job
         with self._lock:
             job = self._ready.popleft() if self._ready else None
         self.stats.replaced += 1  # the older frame, or where all are under way this one
         return job if job is not None and job.size == size else None
+
+    def _wait_for_room(self) -> None:
+        """Until few enough frames of a file are ready: those decoded earlier only grow older."""
+        with self._lock:
+            while len(self._ready) >= _AHEAD and not self._finished():
+                self._lock.wait(_TICK)
 
     def _publish(self, job: Job) -> None:
         with self._lock:

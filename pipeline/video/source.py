@@ -50,6 +50,11 @@ class SourceSpec:
     target: str
     name: str
 
+    @property
+    def may_be_live(self) -> bool:
+        """Whether it is live, as far as can be told before it is opened."""
+        return self.kind in ("camera", "url")
+
 
 @dataclass(frozen=True)
 class SourceOptions:

@@ -214,7 +214,7 @@ def play(
 
 def test_plays(server: Server) -> None:
     def script(sink: Lag, _runner: Runner) -> Iterator[Callable[[], bool]]:
-        yield lambda: len(sink.indices) >= 50
+        yield lambda: len(sink.indices) >= 30
 
     sink, runner = play(server.port, script)
     stats = runner.streams[0].stats
@@ -230,11 +230,11 @@ def test_lag_stays_bounded_when_the_engine_is_slow(server: Server) -> None:
     """25 frames a second come, about 7 are segmented: the lag must not grow with the backlog."""
 
     def script(sink: Lag, _runner: Runner) -> Iterator[Callable[[], bool]]:
-        yield lambda: len(sink.indices) >= 30
+        yield lambda: len(sink.indices) >= 20
 
     sink, runner = play(server.port, script, delay=0.14)
-    assert runner.streams[0].stats.dropped > 40
-    early, late = np.median(sink.lags[5:15]), np.median(sink.lags[-10:])
+    assert runner.streams[0].stats.dropped > 25
+    early, late = np.median(sink.lags[3:10]), np.median(sink.lags[-7:])
     assert late < early + 0.3
     assert max(sink.lags[5:]) < 1.5
 
@@ -275,12 +275,12 @@ def test_slowed_and_let_go(relay: Relay) -> None:
 
     def script(sink: Lag, _runner: Runner) -> Iterator[Callable[[], bool]]:
         yield lambda: len(sink.indices) >= 20
-        relay.rate = 40_000
-        until = perf_counter() + 3
+        relay.rate = 25_000
+        until = perf_counter() + 2
         yield lambda: perf_counter() > until
         relay.rate = None
         shown = len(sink.indices)
-        yield lambda: len(sink.indices) >= shown + 50
+        yield lambda: len(sink.indices) >= shown + 35
 
     sink, _runner = play(relay.port, script)
     assert max(sink.lags) > 0.5, "it was slow indeed"
