@@ -141,7 +141,7 @@ class OpenVINOEngine:
             raise EngineError(f"engine takes uint8 {want}, got {frames.dtype} {frames.shape}")
         np.copyto(self.input(0), frames)
         self.submit(0)
-        return self.wait(0).copy()
+        return np.array(self.wait(0))
 
     def close(self) -> None:
         """See the protocol."""
