@@ -165,7 +165,6 @@ def open_reader(spec: SourceSpec, options: SourceOptions) -> Reader:
 
     Raises:
         SourceError: it does not open, or is no video. One line, without credentials.
-        MissingDependencyError: PyAV is not installed.
     """
     # Each back end is imported only where it is used: PyAV alone takes a tenth of a second.
     if spec.kind == "camera":

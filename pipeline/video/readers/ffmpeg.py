@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from pipeline.errors import MissingDependencyError, SourceError
+from pipeline.errors import SourceError
 from pipeline.video.frames import Pixels
 from pipeline.video.source import MAX_PIXELS, Head, SourceOptions, SourceSpec
 
@@ -59,10 +59,8 @@ class FFmpegReader:
     """
 
     def __init__(self, spec: SourceSpec, options: SourceOptions) -> None:
-        try:
-            import av
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError("av", "video", why="reading video") from error
+        import av  # not before it is needed: it takes a tenth of a second
+
         self._av = av
         self._spec = spec
         self._timeout = options.read_timeout

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from pipeline.errors import MissingDependencyError, SinkError, UsageError
+from pipeline.errors import SinkError, UsageError
 from pipeline.video.frames import Pixels
 from pipeline.video.sinks.base import Shown, TemporaryFile
 
@@ -48,7 +48,6 @@ class VideoFileSink:
     Raises:
         UsageError: another ending.
         SinkError: the place cannot be written to.
-        MissingDependencyError: PyAV is not installed.
     """
 
     needs_canvas = True
@@ -56,10 +55,8 @@ class VideoFileSink:
     def __init__(self, output: Path) -> None:
         if output.suffix.lower() not in ENDINGS:
             raise UsageError(f"'{output}': a video file ends in {', '.join(ENDINGS)}")
-        try:
-            import av
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError("av", "video", why="writing video") from error
+        import av  # not before it is needed: it takes a tenth of a second
+
         self._av = av
         self._file = TemporaryFile(output)
         self._container: OutputContainer | None = None
