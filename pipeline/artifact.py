@@ -1,7 +1,7 @@
 """Artifacts: files with a manifest that says what they are, and hashes that prove it.
 
 An artifact is one or more files in a folder and ``artifact.json`` beside them, or, for engines
-handed to the user, ``NAME.json`` beside ``NAME``. A file that does not match its hash is not that
+handed to the user, ``FILE.json`` beside ``FILE``. A file that does not match its hash is not that
 artifact: it is rebuilt or refused, never used.
 """
 

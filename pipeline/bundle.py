@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import Artifact, Manifest, TensorFacts, open_artifact, write_whole
+from pipeline.engines.opening import manifest_of
 from pipeline.errors import ArtifactError, MissingDependencyError
 
 BUNDLE_VERSION = 1
@@ -51,7 +52,7 @@ def make_bundle(source: Path, target: Path | None = None, *, labels: bool = Fals
 
     Args:
         source: a TensorRT engine (``.engine``), whose graph lies beside it, or a graph (``.onnx``)
-            with its manifest: ``NAME.json`` or ``artifact.json`` beside it.
+            with a manifest that lists it: its engine's, ``NAME.json`` or ``artifact.json``.
         target: the archive; ``NAME-bundle.tar.gz`` in the current folder when ``None``.
         labels: let the graph end in labels instead of logits, where it does not yet.
 
@@ -94,7 +95,7 @@ def _find(source: Path) -> tuple[Artifact, Path]:
             f"'{source}' cannot be bundled: name a TensorRT engine (.engine) or a graph (.onnx)",
             hint="an OpenVINO engine is verified on the CPU it runs on: build it there",
         )
-    for candidate in (source.with_suffix(".json"), source.parent / "artifact.json"):
+    for candidate in _manifests(source):
         if candidate.is_file():
             artifact = open_artifact(candidate)
             if source.name in artifact.manifest.files:
@@ -110,6 +111,15 @@ def _find(source: Path) -> tuple[Artifact, Path]:
     if not graphs:
         raise ArtifactError(f"'{source}' has no graph beside it: build it again")
     return artifact, artifact.manifest_path.parent / graphs[0]
+
+
+def _manifests(source: Path) -> tuple[Path, ...]:
+    """Where the manifest that lists a file may lie."""
+    return (
+        manifest_of(source.with_suffix(".engine")),
+        source.with_suffix(".json"),
+        source.parent / "artifact.json",
+    )
 
 
 def _describe(graph: Path, manifest: Manifest, *, labels: bool) -> tuple[bytes, dict[str, Any]]:

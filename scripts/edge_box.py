@@ -208,6 +208,7 @@ def _build(index: dict[str, Any], options: argparse.Namespace) -> int:
     from pipeline.artifact import Manifest, TensorFacts, hash_of, sha256_of, write_whole
     from pipeline.console import say, warn
     from pipeline.engines.cuda_driver import find_gpu
+    from pipeline.engines.opening import manifest_of
     from pipeline.engines.tensorrt import import_flavour, installed_flavours
     from pipeline.engines.trt_builder import BuilderOptions, build_plan
     from pipeline.engines.trt_facts import engine_facts
@@ -240,7 +241,7 @@ def _build(index: dict[str, Any], options: argparse.Namespace) -> int:
     )  # fmt: skip
     facts |= {"agreement": None, "not_executed": "built from a bundle, not compared with its graph"}
     engine = engine_path(index)
-    manifest_path = engine.with_suffix(".json")
+    manifest_path = manifest_of(engine)
     manifest_path.unlink(missing_ok=True)
     write_whole(engine, built.plan)
     source = Manifest.model_validate_json((HERE / "model.json").read_bytes())

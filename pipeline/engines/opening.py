@@ -1,7 +1,7 @@
 """Opening an engine file: everything that could make it the wrong one is asked first.
 
-Beside ``NAME.xml`` or ``NAME.engine`` lies ``NAME.json``, its manifest. The manifest must match the
-files, the runtime's version and this machine before the runtime is handed anything.
+Beside ``NAME.xml`` lies ``NAME.xml.json``, its manifest, beside ``NAME.engine`` likewise. It must
+match the files, the runtime's version and this machine before the runtime is handed anything.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from platformdirs import user_cache_path
 from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
-from pipeline.errors import ArtifactError, EngineError
+from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
 
 SUFFIXES = (".xml", ".engine")
 _BUILD = "python scripts/build_engine.py"
 
 
 def manifest_of(path: Path) -> Path:
-    """Where the manifest of an engine file lies."""
-    return path.with_suffix(".json")
+    """Where the manifest of an engine file lies: the whole name and ``.json``, so that engines of
+    one name and different back ends keep a manifest each."""
+    return path.with_name(f"{path.name}.json")
 
 
 def open_engine(path: Path, *, threads: int = 0, streams: int = 0, slots: int = 0) -> Engine:
@@ -55,7 +56,7 @@ def open_engine(path: Path, *, threads: int = 0, streams: int = 0, slots: int = 
     if path.suffix == ".engine":
         from pipeline.engines.tensorrt import open_tensorrt
 
-        return open_tensorrt(path, artifact.manifest)
+        return open_tensorrt(path, artifact.manifest, slots=slots)
     _check_openvino(artifact)
     from pipeline.engines.openvino import OpenVINOEngine
 
@@ -77,10 +78,14 @@ def find_engine(folder: Path) -> Path:
     for path in sorted(candidates, key=lambda p: p.stat().st_mtime, reverse=True):
         try:
             artifact = Artifact(read_manifest(manifest_of(path)), manifest_of(path))
+            if artifact.kind != "engine" or artifact.path != path:
+                raise ArtifactError(f"'{manifest_of(path)}' is not the manifest of '{path.name}'")
             if path.suffix == ".xml":
                 _check_openvino(artifact)
-        except ArtifactError as error:
-            reasons.append(str(error))
+            else:
+                _check_tensorrt(artifact)
+        except (ArtifactError, EngineError, MissingDependencyError) as error:
+            reasons.append(f"'{path.name}': {error}" if path.name not in str(error) else str(error))
             continue
         return path
     why = f"; the newest: {reasons[0]}" if reasons else ""
@@ -95,6 +100,13 @@ def _trusted(path: Path) -> Artifact:
     if artifact.kind != "engine" or artifact.path.name != path.name:
         raise ArtifactError(f"'{manifest_of(path)}' is not the manifest of '{path.name}'")
     return artifact
+
+
+def _check_tensorrt(artifact: Artifact) -> None:
+    """Raise unless there are a GPU and a TensorRT here that the engine was built for."""
+    from pipeline.engines.tensorrt import check_here
+
+    check_here(artifact.manifest, artifact.path.name)
 
 
 def _check_openvino(artifact: Artifact) -> None:
@@ -127,9 +139,9 @@ def _short(device: dict[str, object]) -> str:
 
 
 def _rebuild_command(artifact: Artifact) -> str:
-    facts = artifact.facts
-    height, width = artifact.manifest.inputs[0].shape[1:3]
-    return (
-        f"{_BUILD} --precision {facts.get('precision')} --preset {facts.get('preset')} "
-        f"--shape {height}x{width}"
-    )
+    words = [_BUILD]
+    words += [f"--{o} {artifact.facts[o]}" for o in ("precision", "preset") if o in artifact.facts]
+    shape = artifact.manifest.inputs[0].shape if artifact.manifest.inputs else ()
+    if len(shape) == 4:
+        words.append(f"--shape {shape[1]}x{shape[2]}")
+    return " ".join(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from onnx import numpy_helper
 from calibration.errors import CalibrationDataError
 from calibration.qdq_lint import lint
 from models.errors import InputShapeError, ModelError
-from pipeline.artifact import read_manifest
+from pipeline.artifact import Manifest, read_manifest, sha256_of
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.engines import opening
 from pipeline.engines.base import Engine
@@ -233,3 +234,50 @@ def test_val_can_be_forced_and_is_recorded(int8_options: BuildOptions) -> None:
     calibration = built.quantized.facts["calibration"]
     assert (calibration["split"], calibration["forced"]) == ("val", True)
     build(int8_options)
+
+
+def test_a_tensorrt_engine_is_found_only_where_it_could_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest is passed over where it cannot run; each of one name has its own manifest."""
+    from pipeline.engines import tensorrt
+
+    names = ("a.xml", "a.engine")
+    for age, name in enumerate(names):
+        (tmp_path / name).write_bytes(name.encode())
+        facts = {
+            "tools": {"openvino": opening.metadata.version("openvino")},
+            "device": {"cpu": opening.cpu_model(), "features": list(opening.cpu_features())},
+        }
+        manifest = Manifest(
+            kind="engine", main=name, files={name: sha256_of(tmp_path / name)}, key="k", facts=facts
+        )
+        manifest_of(tmp_path / name).write_text(manifest.model_dump_json())
+        os.utime(tmp_path / name, (age, age))
+    assert {p.name for p in tmp_path.glob("*.json")} == {"a.xml.json", "a.engine.json"}
+
+    def absent(_manifest: Manifest, _name: str) -> None:
+        raise EngineError("no NVIDIA driver on this machine")
+
+    monkeypatch.setattr(tensorrt, "check_here", absent)
+    assert find_engine(tmp_path) == tmp_path / "a.xml"
+    (tmp_path / "a.xml").unlink()
+    with pytest.raises(EngineError, match=r"the newest: 'a\.engine': no NVIDIA driver"):
+        find_engine(tmp_path)
+    monkeypatch.setattr(tensorrt, "check_here", lambda _manifest, _name: None)
+    assert find_engine(tmp_path) == tmp_path / "a.engine"
+
+
+def test_slots_reach_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.engines import tensorrt
+
+    path = tmp_path / "a.engine"
+    path.write_bytes(b"plan")
+    manifest = Manifest(kind="engine", main=path.name, files={path.name: sha256_of(path)}, key="k")
+    manifest_of(path).write_text(manifest.model_dump_json())
+    asked: list[int] = []
+    monkeypatch.setattr(
+        tensorrt, "open_tensorrt", lambda _path, _manifest, *, slots: asked.append(slots)
+    )
+    open_engine(path, slots=3)
+    assert asked == [3]

@@ -156,7 +156,7 @@ def test_the_engine_is_built_from_it(unpacked: Path) -> None:
     done = _edge(unpacked, "build", "--flavour", "tensorrt-rtx", "--strict-int8")
     assert done.returncode == 0, done.stderr
     index = json.loads((unpacked / "bundle.json").read_text())
-    built = open_artifact(unpacked / f"{index['name']}.json")
+    built = open_artifact(unpacked / f"{index['name']}.engine.json")
     assert built.path.name == f"{index['name']}.engine"
     assert built_with(built.manifest, built.path.name).version == trt.__version__
     assert built.facts["float_fallback"] == []
