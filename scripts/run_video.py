@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from rich.markup import escape
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from pipeline.artifact import read_manifest
 from pipeline.console import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -28,7 +30,8 @@ from pipeline.console import (
     stderr,
     warn,
 )
-from pipeline.engines.opening import find_engine, open_engine
+from pipeline.engines.opening import SUFFIXES, find_engine, manifest_of, open_engine
+from pipeline.errors import UsageError
 from pipeline.tiles import DEFAULT_OVERLAP
 from pipeline.video.draw import DEFAULT_OPACITY, Style, parse_classes
 from pipeline.video.metrics import StreamStats
@@ -168,7 +171,6 @@ def read_request(options: argparse.Namespace) -> Request:
         window=not options.headless and display_available(),
         snapshots=options.snapshots,
         style=Style(opacity=options.opacity, classes=classes, legend=not options.no_legend),
-        patch_edges=options.patch_edges,
         max_frames=options.max_frames,
         max_latency=options.max_latency / 1e3 if options.max_latency else None,
         skip=options.skip,
@@ -177,6 +179,16 @@ def read_request(options: argparse.Namespace) -> Request:
         overlap=options.overlap,
         scale=options.scale,
     )  # fmt: skip
+
+
+def read_patch(path: Path) -> tuple[int, int]:
+    """(height, width) of the patches of an engine's network, as its manifest states them."""
+    side = None
+    if path.suffix in SUFFIXES:
+        side = read_manifest(manifest_of(path)).facts.get("patch")
+    if not isinstance(side, int) or side < 1:
+        raise UsageError(f"--patch-edges: '{path}' does not say how large its patches are")
+    return side, side
 
 
 def choose_streams(request: Request) -> int:
@@ -191,6 +203,8 @@ def main() -> int:
     options = build_parser().parse_args()
     request = read_request(options)
     path = options.engine or find_engine(ENGINES)
+    if options.patch_edges:
+        request = dataclasses.replace(request, patch=read_patch(path))
     streams = options.streams or choose_streams(request)
     with (
         # One slot more than run at once: the next frame is there when the device is.

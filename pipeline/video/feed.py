@@ -90,34 +90,17 @@ class Feed:
 
     # -- the runner's side -------------------------------------------------------------------
 
-    def open(self) -> Reader:
-        """Open the source for the first time.
+    def run(self) -> None:
+        """Open the source and read until its end, until enough, or until the runner stops. Blocks.
 
         Raises:
-            SourceError: it does not open in time, or is no video.
+            SourceError: it does not open in time or is no video, a file was lost, a source had no
+                frame at all, or a live one was away for longer than it may be.
         """
-        helper = self._new_helper()
         try:
-            reader = self._open(helper)
-        except StoppedError as stopped:
-            raise SourceError(f"'{self.spec.name}' was not opened: stopped") from stopped
-        finally:
-            helper.retire()
-        self.live = self.live or reader.live
-        self.rate = reader.rate
-        return reader
-
-    def run(self, reader: Reader) -> None:
-        """Read until the end, until enough, or until the runner stops. Blocks.
-
-        Raises:
-            SourceError: a file was lost, a source had no frame at all, or a live one was away
-                for longer than it may be.
-        """
-        current: Reader | None = reader
-        try:
-            while current is not None and not self._finished():
-                current = self._session(current)
+            reader: Reader | None = self._first()
+            while reader is not None:
+                reader = self._session(reader)
         except StoppedError:
             pass
         finally:
@@ -181,8 +164,15 @@ class Feed:
         if self._options.loop and self.stats.captured > before:
             self._offset = self._last + (1 / self.rate if self.rate else 0.04)
             self._clock = None
-            return self.open()
+            return self._first()
         return None
+
+    def _first(self) -> Reader:
+        """The source, opened in one attempt: where it cannot be, someone has to know."""
+        reader = self._attempt()
+        self.live = self.live or reader.live
+        self.rate = reader.rate
+        return reader
 
     def _reopen(self, lost: SourceError | None) -> Reader | None:
         """Open a lost live source, however long it takes."""

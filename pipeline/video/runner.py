@@ -146,7 +146,7 @@ class Runner:
         threads = [
             self._thread("submit", self._submit),
             self._thread("collect", self._collect),
-            *(self._thread(f"feed {s.stats.source}", self._feeding(s)) for s in self.streams),
+            *(self._thread(f"feed {s.stats.source}", s.feed.run) for s in self.streams),
         ]
         for stream in self.streams:
             stream.thread = self._thread(f"outlet {stream.stats.source}", stream.outlet.run)
@@ -200,12 +200,6 @@ class Runner:
                 continue  # its sinks are in use by a thread that does not answer
             error = stream.outlet.close()
             self._error = self._error or error
-
-    def _feeding(self, stream: Stream) -> Callable[[], None]:
-        def feed() -> None:
-            stream.feed.run(stream.feed.open())
-
-        return feed
 
     def _wake(self) -> None:
         with self._work:

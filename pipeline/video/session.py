@@ -38,7 +38,7 @@ class Request:
         window: whether to open windows.
         snapshots: where the window's ``s`` puts its pictures.
         style: how frames are drawn.
-        patch_edges: draw the edges of patches and tiles.
+        patch: (height, width) of the network's patches, to draw their edges and those of tiles.
         max_frames, max_latency, skip, region: see ``RunnerOptions``.
         tiles, overlap, scale: see ``Segmenter``.
     """
@@ -52,7 +52,7 @@ class Request:
     window: bool = False
     snapshots: Path = field(default_factory=Path)
     style: Style = field(default_factory=Style)
-    patch_edges: bool = False
+    patch: tuple[int, int] | None = None
     max_frames: int | None = None
     max_latency: float | None = None
     skip: int = 0
@@ -92,7 +92,7 @@ class Session:
                 max_latency=request.max_latency,
                 skip=request.skip,
                 region=request.region,
-                patch=_patch(engine) if request.patch_edges else None,
+                patch=request.patch,
             ),
             controls=self.controls,
             opener=opener,
@@ -203,12 +203,3 @@ def _check(request: Request) -> None:
     cameras = [spec.target for spec in request.sources if spec.kind == "camera"]
     if len(set(cameras)) < len(cameras):
         raise UsageError("a camera can be opened once only")
-
-
-def _patch(engine: Engine) -> tuple[int, int]:
-    patch = engine.info.extra.get("patch")
-    if not (isinstance(patch, list | tuple) and len(patch) == 2 and all(p > 0 for p in patch)):
-        raise UsageError(
-            f"--patch-edges: '{engine.info.path}' does not say how large its patches are"
-        )
-    return int(patch[0]), int(patch[1])

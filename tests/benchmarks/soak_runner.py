@@ -3,10 +3,10 @@
     python tests/benchmarks/soak_runner.py [--minutes 10] [--engine FILE] [--source SOURCE ...]
 
 Without ``--engine`` a stand-in of 20 ms a frame runs instead; without ``--source`` a clip of
-streets is played in real time, for ever. Everything that a real run has takes part: overlay, an encoded
-file, label PNGs, the HTTP server with a viewer, and a source that is lost and found every half
-minute. Exits with 1 where memory grows by more than 5 % or the median latency by more than 25 %
-from the first to the last quarter (the first half minute, in which all is allocated, left out).
+streets is played in real time, for ever. Everything that a real run has takes part: overlay, an
+encoded file, label PNGs, the HTTP server with a viewer, and a source that is lost and found every
+half minute. Exits with 1 where memory grows by more than 5 % or the median latency by more than
+25 % from the first to the last quarter, the first half minute, in which all is allocated, left out.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -80,6 +81,8 @@ class FFmpegReader:
         self._ready: deque[VideoFrame] = deque()
         self._current: VideoFrame | None = None
         self._ended = False
+        # An HTTP camera's JPEGs carry no time; FFmpeg would have them come 25 a second.
+        self._clockless = self.live and self._container.format.name in ("mpjpeg", "mjpeg")
         self._judged = False
         self._pictures = 0
         self._discarded = 0
@@ -132,6 +135,8 @@ class FFmpegReader:
         context = stream.codec_context
         if context is None:
             raise SourceError(f"'{name}': its video is in a format that FFmpeg cannot decode here")
+        if self._spec.kind == "file" and not context.width * context.height:
+            raise SourceError(f"'{name}': {_NO_VIDEO}", hint=_hint(self._spec))
         if context.width * context.height > MAX_PIXELS:
             raise SourceError(
                 f"'{name}': {context.width}x{context.height} is more than the "
@@ -179,17 +184,20 @@ class FFmpegReader:
     def _accept(self, frame: VideoFrame) -> Head:
         self._current = frame
         self._errors_in_a_row = 0
-        time = frame.time
-        if time is None:  # raw streams carry no clock: count on
-            time = self._last + (1 / self.rate if self.rate else 0.04) if self._pictures else 0.0
-        else:
-            self._first = time if self._first is None else self._first
-            time -= self._first
+        self._last = time = self._time_of(frame)
         self._pictures += 1
-        self._last = time
         turned = frame.rotation % 180 == 90
         height, width = frame.height, frame.width
         return Head(width, height, time) if turned else Head(height, width, time)
+
+    def _time_of(self, frame: VideoFrame) -> float:
+        """Seconds since the first picture."""
+        time: float | None = perf_counter() if self._clockless else frame.time
+        if time is None:  # raw streams carry no clock: count on
+            return self._last + (1 / self.rate if self.rate else 0.04) if self._pictures else 0.0
+        if self._first is None:
+            self._first = time
+        return time - self._first
 
     def _count_error(self) -> None:
         self.decode_errors += 1
@@ -218,7 +226,8 @@ class FFmpegReader:
 
 
 def _open(av: Any, spec: SourceSpec, options: SourceOptions) -> InputContainer:
-    target, settings = spec.target, {"probesize": "5000000"}
+    target = spec.target
+    settings = {"probesize": "5000000", "max_pixels": str(MAX_PIXELS)}
     scheme = urlsplit(target).scheme.lower() if spec.kind == "url" else ""
     if spec.kind == "file":
         # An absolute path behind 'file:' is never taken for a protocol, whatever its name; and a
@@ -227,7 +236,7 @@ def _open(av: Any, spec: SourceSpec, options: SourceOptions) -> InputContainer:
         settings |= {"protocol_whitelist": "file", "format_whitelist": _FILE_FORMATS}
     elif scheme in ("rtsp", "rtsps"):
         settings |= {
-            "rtsp_transport": "tcp",  # UDP loses packets, and a lost packet is a damaged picture
+            "rtsp_flags": "prefer_tcp",  # UDP loses packets, and each lost one damages a picture
             "fflags": "nobuffer",
             "analyzeduration": "300000",
             "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto",

@@ -23,6 +23,7 @@ from pipeline.video.sinks.window_process import HEADER
 
 _CHILD = Path(__file__).with_name("window_process.py")
 _PATIENCE = 2.0
+_MOST_WORDS = 4096
 
 
 def display_available() -> bool:
@@ -78,8 +79,9 @@ class WindowSink:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-            if child.stdout is not None:
-                child.stdout.close()
+            for pipe in (child.stdout, child.stderr):
+                if pipe is not None:
+                    pipe.close()
         return None
 
     def discard(self) -> None:
@@ -99,10 +101,10 @@ class WindowSink:
             self._changed.notify_all()
 
     def _start(self) -> None:
-        settings = {**os.environ, "QT_LOGGING_RULES": "*=false", "OPENCV_LOG_LEVEL": "SILENT"}
+        settings = {**os.environ, "OPENCV_LOG_LEVEL": "SILENT"}
         self._child = child = subprocess.Popen(
             [sys.executable, str(_CHILD), self._title],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=settings, start_new_session=True, bufsize=0,
         )  # fmt: skip
         for work in (self._show, self._listen):
@@ -146,9 +148,22 @@ class WindowSink:
             elif not wish:
                 break
         if not self._closing and not self._controls.stop.is_set():
-            self._gone = f"the window of '{self._title}' is gone: its display does not answer"
+            self._gone = f"the window of '{self._title}' is gone: {_last_words(child)}"
             if not self._alone:
                 self._controls.notices.append(f"{self._gone}; going on without it")
+
+
+def _last_words(child: subprocess.Popen[bytes]) -> str:
+    """Why the window ended, in its own words: Qt's, that is."""
+    said = b""
+    if child.stderr is not None:
+        # Not until its end: what else Qt started may hold the pipe open.
+        os.set_blocking(child.stderr.fileno(), False)
+        said = child.stderr.read(_MOST_WORDS) or b""
+    for line in said.decode(errors="replace").splitlines():
+        if "display" in line:
+            return line.strip()
+    return "its display does not answer"
 
 
 def _send(descriptor: int, data: bytes | memoryview) -> None:

@@ -127,7 +127,7 @@ def _text(folder: Path) -> str:
         (["CLIP", "--max-latency", "50"], "--max-latency is for live sources"),
         (["CLIP", "--max-frames", "0"], "positive"),
         (["CLIP", "--http", "x:y"], "--http 'x:y' is not"),
-        (["CLIP", "--patch-edges"], "how large its patches are"),
+        (["CLIP", "--patch-edges"], "manifest 'fake."),
         (["ftp://h/x"], "a stream's scheme is one of"),
         ([], "SOURCE"),
     ],

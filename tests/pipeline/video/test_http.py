@@ -23,6 +23,7 @@ from pipeline.video.metrics import StreamStats
 from pipeline.video.sinks import http as http_sink
 from pipeline.video.sinks.http import Address, VideoServer, parse_address
 from pipeline.video.sinks.mjpeg import MjpegSink
+from pipeline.video.source import SourceOptions, open_reader, parse_source
 from tests.pipeline.video.clips import HEIGHT, WIDTH, number_of
 from tests.pipeline.video.fakes import wait_until
 from tests.pipeline.video.test_sinks import shown
@@ -138,6 +139,28 @@ def feed_one(sink: MjpegSink) -> bool:
     """The server notices a viewer's leaving when it next writes to it."""
     sink.write(shown(1))
     return False
+
+
+def test_runner_reads_what_it_serves() -> None:
+    """An HTTP camera: live, with the clock of its arrival, JPEGs having none."""
+    with serve() as server:
+        sink, _stats, _painter = add_stream(server)
+        with feeding(sink, rate=10.0):
+            spec = parse_source(f"http://127.0.0.1:{server.port}/streams/0.mjpg")
+            reader = open_reader(spec, SourceOptions())
+            out = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+            numbers, times = [], []
+            for _ in range(10):
+                head = reader.grab()
+                assert head is not None
+                reader.retrieve(out)
+                numbers.append(number_of(out))
+                times.append(head.timestamp)
+            live = reader.live
+            reader.close()
+    assert live
+    assert numbers == sorted(set(numbers))
+    np.testing.assert_allclose(times[-1] - times[3], (numbers[-1] - numbers[3]) / 10, rtol=0.4)
 
 
 def test_single_picture() -> None:

@@ -86,7 +86,7 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def until(self, expression: str, seconds: float = 20.0) -> Any:
+    def until(self, expression: str, seconds: float = 40.0) -> Any:
         deadline = perf_counter() + seconds
         while perf_counter() < deadline:
             if value := self.evaluate(expression):

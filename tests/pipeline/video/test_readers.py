@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -135,6 +137,21 @@ def _empty(folder: Path) -> Path:
     return path
 
 
+def _enormous(folder: Path) -> Path:
+    """A PNG whose header claims 30,000 x 30,000 pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"\0" * 1000)
+    path = folder / "enormous.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
+            for part in (head, data, b"IEND")
+        )
+    )
+    return path
+
+
 def _playlist(folder: Path) -> Path:
     """A playlist that would fetch something from elsewhere."""
     path = folder / "list.m3u8"
@@ -143,7 +160,7 @@ def _playlist(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "make", [_without_index, _text, _text_called_video, _noise, _empty, _playlist]
+    "make", [_without_index, _text, _text_called_video, _noise, _empty, _enormous, _playlist]
 )
 def test_what_is_no_video_is_one_clear_line(
     tmp_path: Path, make: object, capfd: pytest.CaptureFixture[str]
