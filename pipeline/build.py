@@ -1,155 +1,229 @@
-"""From a checkpoint to a verified engine: the stages in their order.
+"""From a checkpoint to verified engines: the stages in their order.
 
-    checkpoint -> inject -> export -> quantize (int8) -> build -> engine, in the output folder
+    checkpoint -> inject -> export -> quantize (int8) -> build -> gate -> engine, in OUTPUT
 
 Everything on the way lies in ``OUTPUT/.store`` under its content's key; a second run with nothing
-changed finds all of it there.
+changed finds all of it there. OpenVINO's and TensorRT's engines come from one calibration.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+import errno
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from calibration.cityscapes import Cityscapes
 from calibration.frames import FrameList, select_frames
-from calibration.quantize import QuantizeSettings
 from calibration.streets import write_dataset
-from models.checkpoints import save_segmenter, shipped_checkpoint
+from models.checkpoints import load_segmenter, save_segmenter, shipped_checkpoint
 from models.repmlp import check_input_size
 from models.segmenter import DEFAULT_PRESET, build_segmenter, find_preset
-from pipeline.artifact import Artifact, open_artifact, sha256_of, write_whole
-from pipeline.engines.opening import manifest_of
-from pipeline.errors import ArtifactError, UsageError
+from pipeline.artifact import Artifact
+from pipeline.build_options import DEFAULT_SHAPE, BuildOptions, GateLimits, TensorRTOptions
+from pipeline.build_result import BuildResult, BuiltEngine
+from pipeline.engines.base import Engine
+from pipeline.engines.cuda_driver import find_gpu
+from pipeline.engines.onnxruntime import OnnxRuntimeEngine
+from pipeline.engines.openvino import OpenVINOEngine
+from pipeline.engines.tensorrt import import_flavour, installed_flavours, open_tensorrt
+from pipeline.engines.trt_builder import check_options
+from pipeline.engines.trt_preflight import NAMES, Flavour
+from pipeline.errors import EngineError, SinkError
+from pipeline.gate import SPLIT, Competitor, Outcome, hold
+from pipeline.publish import prepare, publish, withdraw
+from pipeline.report.frames import CheckedFrames, check_frames
 from pipeline.stage import Notify, StageEvent
 from pipeline.stages.build_openvino import BuildOpenVINOConfig, BuildOpenVINOStage
+from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
+from pipeline.stages.compare import CompareConfig, CompareStage
 from pipeline.stages.export import ExportConfig, ExportStage
 from pipeline.stages.inject import InjectConfig, InjectStage, checkpoint_artifact
-from pipeline.stages.quantize import QuantizeStage
+from pipeline.stages.quantize import TENSORRT_GRAPH, QuantizeStage
 from pipeline.store import Store
 
-DEFAULT_SHAPE = (512, 1024)
+__all__ = [
+    "DEFAULT_SHAPE", "BuildOptions", "BuildResult", "BuiltEngine", "GateLimits", "Progress",
+    "TensorRTOptions", "build", "open_dataset",
+]  # fmt: skip
+
 CHECK_FRAMES = 8
 # Enough streets to calibrate with and to look at, where no data set is at hand.
 STREETS_TRAIN, STREETS_VAL = 128, 24
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class BuildOptions:
-    """What to build. Paths and numbers only; see ``scripts/build_engine.py`` for their meaning."""
+class Progress:
+    """Who is told what. ``scored`` is told the back end, the frames done and all of them."""
 
-    precision: str = "int8"
-    backend: str = "openvino"
-    checkpoint: Path | None = None
-    preset: str | None = None
-    shape: tuple[int, int] = DEFAULT_SHAPE
-    batch: int = 1
-    opset: int = 17
-    dataset: Path | None = None
-    frames: int = 128
-    split: str = "train"
-    force_split: bool = False
-    output: Path = Path("engines")
-    injection: str = "split"
-    min_agreement: float = 0.98
-    random_weights: bool = False
-    settings: QuantizeSettings = field(default_factory=QuantizeSettings)
+    stage: Notify = lambda event: None
+    calibrated: Callable[[int], None] = lambda count: None
+    scored: Callable[[str, int, int], None] = lambda backend, done, total: None
 
 
-@dataclass(frozen=True)
-class BuildResult:
-    """Where everything is, and what the checks said."""
+def build(options: BuildOptions, progress: Progress | None = None) -> BuildResult:
+    """Build, verify, hold to the gate and publish.
 
-    engine: Path
-    manifest: Path
-    options: BuildOptions
-    preset: str
-    graph: Artifact
-    quantized: Artifact | None
-    checks: dict[str, Any]
-    cached: tuple[str, ...]
-    seconds: float
-
-    def as_json(self) -> dict[str, Any]:
-        """The object that ``build_engine.py --json`` prints."""
-        return {
-            "engine": str(self.engine), "manifest": str(self.manifest),
-            "precision": self.options.precision, "backend": self.options.backend,
-            "preset": self.preset, "shape": list(self.options.shape), "batch": self.options.batch,
-            "checks": self.checks, "cached": list(self.cached), "seconds": round(self.seconds, 3),
-        }  # fmt: skip
-
-
-def build(
-    options: BuildOptions, notify: Notify | None = None,
-    notify_frame: Callable[[int], None] | None = None,
-) -> BuildResult:  # fmt: skip
-    """Build, verify and publish one engine.
+    An engine that the gate refuses is not published, see ``BuildResult.passed``.
 
     Raises:
-        UsageError, CheckpointError, ModelError, CalibrationDataError: bad input.
+        UsageError, CheckpointError, ModelError, CalibrationDataError, DatasetError: bad input.
+        SinkError: the output folder cannot be written to, or the disk is full.
+        MissingDependencyError, EngineError: a back end is not here or refuses.
         CheckFailedError: a stage's output is not what its input says it must be.
     """
-    start = time.perf_counter()
-    cached: list[str] = []
+    prepare(options.output)
+    try:
+        return _Build(options, progress or Progress()).run()
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise SinkError(
+            f"no room in '{options.output}': {error.strerror}",
+            hint="free some space, or name another folder with --output",
+        ) from error
 
-    def told(event: StageEvent) -> None:
+
+class _Build:
+    """One build under way."""
+
+    def __init__(self, options: BuildOptions, progress: Progress) -> None:
+        self.options, self.progress = options, progress
+        self.store = Store(options.output / ".store")
+        self.cached: list[str] = []
+        self.start = time.perf_counter()
+
+    def run(self) -> BuildResult:
+        options = self.options
+        flavour = _flavour(options) if options.backend != "openvino" else None
+        checkpoint, preset = _checkpoint(options, self.store)
+        check_input_size(*options.shape, find_preset(preset).unit)
+        dataset = open_dataset(options.dataset, options.output, self.told)
+        checking = select_frames(dataset, CHECK_FRAMES)
+        calibrating = None
+        if "int8" in options.precision:
+            calibrating = select_frames(
+                dataset, options.frames, options.split, allow_val=options.force_split
+            )
+        scoring = check_frames(dataset.root, SPLIT) if options.gate is not None else None
+
+        form = InjectConfig.model_validate({"preset": preset, "form": options.injection})
+        deploy = InjectStage(form, self.store, self.told).run(checkpoint)
+        graph = ExportStage(
+            ExportConfig(
+                batch=options.batch, height=options.shape[0], width=options.shape[1],
+                opset=options.opset, frames=checking.sha256,
+            ),
+            self.store, checking, self.told,
+        ).run(deploy, checkpoint)  # fmt: skip
+        quantized = None
+        if calibrating is not None:
+            quantized = QuantizeStage(
+                options.settings, self.store, calibrating, self.told, self.progress.calibrated
+            ).run(graph)
+        source = quantized or graph
+
+        built: dict[str, Artifact] = {}
+        if options.backend != "tensorrt":
+            built["openvino"] = self.openvino(source, graph, checking, options.precision)
+        if flavour is not None:
+            built["tensorrt"] = self.tensorrt(source, graph, checking, flavour)
+        comparison = None
+        if flavour is not None:
+            parts = [
+                graph,
+                *built.values(),
+                *([quantized] if "openvino" in built and quantized else []),
+            ]
+            comparison = CompareStage(
+                CompareConfig(frames=checking.sha256), self.store, checking, self.told
+            ).run(*parts).facts  # fmt: skip
+        outcomes: dict[str, Outcome] = {}
+        if options.gate is not None and scoring is not None:
+            reference = self.openvino(graph, graph, checking, "fp32", " (fp32)")
+            for backend, artifact in built.items():
+                outcomes[backend] = self.hold(reference, artifact, scoring, options.gate)
+        name = _name(options, preset)
+        engines = []
+        for backend, artifact in built.items():
+            outcome = outcomes.get(backend)
+            path = None
+            if outcome is None or outcome.verdict.passed:
+                path = publish(artifact, options.output, name)
+            else:
+                withdraw(artifact, options.output, name)
+            checks = {
+                "injection_error": deploy.facts["error"],
+                "export_error": graph.facts["error"],
+                **_agreements(backend, artifact, comparison),
+            }
+            engines.append(BuiltEngine(backend, path, artifact, checks, outcome))
+        kept = ("frames", "labels", "classes")
+        return BuildResult(
+            options, preset, graph, quantized, tuple(engines),
+            None if comparison is None else {key: comparison[key] for key in kept},
+            tuple(dict.fromkeys(self.cached)), time.perf_counter() - self.start,
+        )  # fmt: skip
+
+    def told(self, event: StageEvent) -> None:
         if event.cached:
-            cached.append(event.stage)
-        if notify is not None:
-            notify(event)
+            self.cached.append(event.stage)
+        self.progress.stage(event)
 
-    store = Store(options.output / ".store")
-    checkpoint, preset = _checkpoint(options, store)
-    height, width = options.shape
-    check_input_size(height, width, find_preset(preset).unit)
-    dataset = open_dataset(options.dataset, options.output, told)
-    checking = select_frames(dataset, CHECK_FRAMES)
+    def openvino(
+        self, source: Artifact, graph: Artifact, checking: FrameList, precision: str, what: str = ""
+    ) -> Artifact:
+        """OpenVINO's engine; ``what`` follows the stage's name where that is told."""
+        config = BuildOpenVINOConfig.model_validate(
+            {
+                "precision": precision,
+                "frames": checking.sha256,
+                "min_agreement": self.options.min_agreement,
+            }
+        )
+        return BuildOpenVINOStage(
+            config, self.store, checking,
+            lambda event: self.told(replace(event, stage=event.stage + what)),
+        ).run(source, graph)  # fmt: skip
 
-    inject = InjectStage(
-        InjectConfig(preset=preset, form=options.injection), store, told  # type: ignore[arg-type]  # pydantic checks it
-    )  # fmt: skip
-    deploy = inject.run(checkpoint)
-    export = ExportStage(
-        ExportConfig(
-            batch=options.batch, height=height, width=width, opset=options.opset,
-            frames=checking.sha256,
-        ),
-        store, checking, told,
-    )  # fmt: skip
-    graph = export.run(deploy, checkpoint)
-    quantized = None
-    if options.precision == "int8":
-        frames = _calibration_frames(dataset, options)
-        quantized = QuantizeStage(
-            options.settings, store, frames, told, notify_frame
-        ).run(graph)  # fmt: skip
-    built = BuildOpenVINOStage(
-        BuildOpenVINOConfig(
-            precision=options.precision,  # type: ignore[arg-type]  # pydantic checks it
-            frames=checking.sha256,
-            min_agreement=options.min_agreement,
-        ),
-        store, checking, told,
-    ).run(quantized or graph, graph)  # fmt: skip
-    engine = publish(built, options.output, _name(options, preset))
-    agreement = built.facts["agreement"]
-    checks = {
-        "injection_error": deploy.facts["error"],
-        "export_error": graph.facts["error"],
-        "engine_agreement": agreement["graph"]["labels"],
-        "int8_agreement": agreement["fp32"]["labels"] if "fp32" in agreement else None,
-        "checked_frames": agreement["graph"]["frames"],
-    }
-    return BuildResult(
-        engine, manifest_of(engine), options, preset, graph, quantized, checks, tuple(cached),
-        time.perf_counter() - start,
-    )  # fmt: skip
+    def tensorrt(
+        self, source: Artifact, graph: Artifact, checking: FrameList, flavour: Flavour
+    ) -> Artifact:
+        options = self.options
+        config = BuildTensorRTConfig.model_validate(
+            {
+                "precision": options.precision,
+                "flavour": flavour,
+                "frames": checking.sha256,
+                "min_agreement": options.min_agreement,
+                "graph": TENSORRT_GRAPH if "int8" in options.precision else None,
+                "labels": options.tensorrt.labels,
+                "strict_int8": options.tensorrt.strict_int8,
+                "options": options.tensorrt.builder,
+            }
+        )
+        return BuildTensorRTStage(config, self.store, checking, self.told).run(source, graph)
+
+    def hold(
+        self, reference: Artifact, artifact: Artifact, frames: CheckedFrames, limits: GateLimits
+    ) -> Outcome:
+        """The gate's word on an engine, or on its exact graph where it cannot run."""
+        backend = artifact.facts["backend"]
+        with ExitStack() as stack:
+            first, second = (
+                stack.enter_context(each) for each in (_open(reference), _open(artifact))
+            )
+            what = "exact graph" if second.info.backend == "onnxruntime" else "engine"
+            return hold(
+                Competitor("fp32", reference, first),
+                Competitor(self.options.precision, artifact, second, what),
+                frames, limits, self.store.root,
+                lambda done, total: self.progress.scored(backend, done, total),
+            )  # fmt: skip
 
 
 def open_dataset(root: Path | None, output: Path, notify: Notify | None = None) -> Cityscapes:
@@ -167,11 +241,64 @@ def open_dataset(root: Path | None, output: Path, notify: Notify | None = None) 
     return Cityscapes(folder)
 
 
+def _flavour(options: BuildOptions) -> Flavour:
+    """Which TensorRT builds, asked before anything else: it is there, and has every option."""
+    flavour = options.tensorrt.flavour
+    if flavour is None:
+        there = installed_flavours()
+        flavour = there[0] if there else "tensorrt-rtx"
+        if len(there) > 1 and not _has_gpu():
+            flavour = "tensorrt-rtx"  # builds without
+    trt = import_flavour(flavour, why=f"building for {NAMES[flavour]}")
+    if flavour == "tensorrt":
+        find_gpu()
+    check_options(trt, flavour, options.tensorrt.builder)
+    return flavour
+
+
+def _has_gpu() -> bool:
+    try:
+        find_gpu()
+    except EngineError:
+        return False
+    return True
+
+
+def _open(artifact: Artifact) -> Engine:
+    """An engine of the store; its exact graph where it cannot run here."""
+    facts = artifact.facts
+    if facts["backend"] == "openvino":
+        return OpenVINOEngine(artifact.path, precision=facts["precision"])
+    if facts["agreement"] is not None:
+        return open_tensorrt(artifact.path, artifact.manifest)
+    (graph,) = (name for name in artifact.manifest.files if name.endswith(".onnx"))
+    return OnnxRuntimeEngine(artifact.path.parent / graph, precision=facts["precision"])
+
+
+def _agreements(
+    backend: str, artifact: Artifact, comparison: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Shares of labels: the engine's with its exact graph, and int8's with fp32."""
+    found = artifact.facts["agreement"]
+    if comparison is None or backend == "openvino" or (found is not None and "fp32" in found):
+        return {
+            "engine_agreement": found["graph"]["labels"],
+            "int8_agreement": found["fp32"]["labels"] if "fp32" in found else None,
+            "checked_frames": found["graph"]["frames"],
+        }
+    labels = comparison["labels"]
+    agreed = labels.get("fp32 / tensorrt engine", labels["fp32 / tensorrt graph"])
+    return {
+        "engine_agreement": None if found is None else found["graph"]["labels"],
+        # The exact graph's where the engine was not executed.
+        "int8_agreement": agreed if "int8" in artifact.facts["precision"] else None,
+        "checked_frames": comparison["frames"],
+    }
+
+
 def _checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]:
     """(the checkpoint, its preset's name)."""
     if options.random_weights:
-        if options.checkpoint is not None:
-            raise UsageError("--random-weights and --checkpoint exclude each other")
         preset = find_preset(options.preset or DEFAULT_PRESET)
         path = store.root / f"random-{preset.name}.safetensors"
         if not path.is_file():
@@ -181,54 +308,12 @@ def _checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]:
     if options.checkpoint is None:
         preset_name = options.preset or DEFAULT_PRESET
         return checkpoint_artifact(shipped_checkpoint(preset_name)), preset_name
-    from models.checkpoints import load_segmenter
-
     artifact = checkpoint_artifact(options.checkpoint)
     _model, preset, _report = load_segmenter(options.checkpoint, options.preset)
     return artifact, preset.name
-
-
-def _calibration_frames(dataset: Cityscapes, options: BuildOptions) -> FrameList:
-    return select_frames(dataset, options.frames, options.split, allow_val=options.force_split)
 
 
 def _name(options: BuildOptions, preset: str) -> str:
     height, width = options.shape
     batch = f"-b{options.batch}" if options.batch > 1 else ""
     return f"{preset}-{options.precision}-{height}x{width}{batch}"
-
-
-def publish(built: Artifact, output: Path, name: str) -> Path:
-    """Copy an engine out of the store as ``OUTPUT/NAME.*``; the manifest last, so that an
-    interrupted copy never passes for an engine. Does nothing where it is there already."""
-    suffixes = {part: Path(part).suffix for part in built.manifest.files}
-    target = output / f"{name}{suffixes[built.manifest.main]}"
-    manifest_path = manifest_of(target)
-    try:
-        there = open_artifact(manifest_path)
-        if there.manifest.key == built.manifest.key and there.sha256 == built.sha256:
-            return target
-    except ArtifactError:
-        pass  # absent or not whole: about to be written
-    manifest_path.unlink(missing_ok=True)
-    for part, suffix in suffixes.items():
-        _copy_whole(built.path.parent / part, output / f"{name}{suffix}")
-    files = {f"{name}{suffix}": built.manifest.files[part] for part, suffix in suffixes.items()}
-    manifest = built.manifest.model_copy(update={"main": target.name, "files": files})
-    write_whole(manifest_path, manifest.model_dump_json(indent=1).encode())
-    return target
-
-
-def _copy_whole(source: Path, target: Path) -> None:
-    with tempfile.NamedTemporaryFile(
-        prefix=f".{target.name}.", dir=target.parent, delete=False
-    ) as file:
-        temporary = Path(file.name)
-    try:
-        shutil.copyfile(source, temporary)
-        if sha256_of(temporary) != sha256_of(source):
-            raise ArtifactError(f"'{target}' could not be written whole: is the disk full?")
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

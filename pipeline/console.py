@@ -31,6 +31,9 @@ from pipeline.errors import EdgeError, UsageError
 
 EXIT_OK, EXIT_REGRESSION, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
+# Errors of modules that need torch or onnx, which may not be here.
+_ELSEWHERE = {"models.errors": "ModelError", "calibration.qdq_graph": "QuantizedGraphError"}
+
 stderr = Console(stderr=True, highlight=False)
 
 
@@ -62,8 +65,10 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 def _one_line(error: Exception) -> str | None:
     """What to tell the user about an error of theirs or their machine's; ``None`` for a bug."""
-    models = sys.modules.get("models.errors")  # loaded only where torch is
-    known = (EdgeError, CalibrationDataError) + ((models.ModelError,) if models else ())
+    known: tuple[type[Exception], ...] = (EdgeError, CalibrationDataError)
+    for name, kind in _ELSEWHERE.items():
+        module = sys.modules.get(name)  # what was never loaded raised nothing
+        known += (getattr(module, kind),) if module else ()
     if isinstance(error, known):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:

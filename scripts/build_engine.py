@@ -1,20 +1,47 @@
 #!/usr/bin/env python3
-"""Build a verified engine from a checkpoint.
+"""Build verified engines from a checkpoint.
 
-With no arguments: the shipped checkpoint, in INT8, calibrated on Cityscapes where
-CITYSCAPES_DATASET says it is, else on procedural streets.
+With no arguments: the shipped checkpoint, in INT8, for OpenVINO, calibrated on Cityscapes where
+CITYSCAPES_DATASET says it is, else on procedural streets. Exit code 0: built, 1: the gate
+(--max-drop) found a regression and the engine was not published, 2: bad input.
+
+With --json, one object on stdout:
+
+  engine, manifest   paths; null where the gate refused the engine
+  precision, backend, preset, shape, batch
+  executed           whether the engine ran here; not_executed says why it did not
+  checks             injection_error, export_error (relative, against torch), engine_agreement
+                     (share of labels the engine shares with its exact graph, null where it was
+                     not executed), int8_agreement (with fp32; the exact graph's where the engine
+                     was not executed), checked_frames
+  gate               null without --max-drop; else passed, frames, scored ("engine", or "exact
+                     graph" where the engine cannot run), reference.miou, candidate.miou, drop,
+                     worst_class, reasons; IoU in points
+  passed             whether the gate let every engine through
+  engines            one object for each back end, with the fields above and, of TensorRT,
+                     flavour, built_with, output, nodes, layers, float_fallback, float_by_design
+  comparison         with TensorRT: where labels part, see pipeline/stages/compare.py
+  cached, seconds
+
+The fields of the first engine (OpenVINO's with --backend all) are at the top level too.
 """
 
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from rich.markup import escape
+
 from pipeline.console import (
     EXIT_OK,
+    EXIT_REGRESSION,
     Parser,
     parse_shape,
     positive_int,
@@ -27,95 +54,173 @@ from pipeline.console import (
 from pipeline.errors import MissingDependencyError, UsageError
 from pipeline.stage import StageEvent
 
+if TYPE_CHECKING:
+    from pipeline.build import BuildOptions, BuildResult, GateLimits
+
+PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetensors")
+
 
 def build_parser() -> Parser:
     """Every option of the command."""
-    parser = Parser(description=__doc__)
+    parser = Parser(description=__doc__.partition("\n\nWith --json")[0])
     add = parser.add_argument
-    add("--precision", choices=("fp32", "fp16", "int8"), default="int8")
-    add("--backend", choices=("openvino",), default="openvino")
-    add(
-        "--checkpoint", type=Path, metavar="FILE", help="trained network (default: the shipped one)"
-    )
+    add("--precision", choices=("fp32", "fp16", "int8", "int8+fp16"), default="int8",
+        help="int8+fp16: TensorRT, with fp16 for the rest (default: %(default)s)")  # fmt: skip
+    add("--backend", choices=("openvino", "tensorrt", "all"), default="openvino",
+        help="all: both, from one calibration, and where their labels differ")  # fmt: skip
+    add("--checkpoint", type=Path, metavar="FILE",
+        help="trained network (default: the shipped one)")  # fmt: skip
     add("--preset", metavar="NAME", help="its size, where the checkpoint does not say it")
-    add(
-        "--shape",
-        type=parse_shape,
-        default=(512, 1024),
-        metavar="HxW",
-        help="of the engine's input",
-    )
+    add("--shape", type=parse_shape, default=(512, 1024), metavar="HxW",
+        help="of the engine's input (default: 512x1024)")  # fmt: skip
     add("--batch", type=positive_int, default=1, metavar="N", help="tiles in one inference")
-    add(
-        "--dataset",
-        metavar="ROOT",
-        help="Cityscapes tree (default: CITYSCAPES_DATASET, or streets)",
-    )
+    add("--dataset", metavar="ROOT",
+        help="Cityscapes tree (default: CITYSCAPES_DATASET, or streets)")  # fmt: skip
     add("--frames", type=positive_int, default=128, metavar="N", help="calibration frames")
-    add(
-        "--split",
-        default="train",
-        help="split they come from; val and test only with --force-split",
-    )
+    add("--split", default="train",
+        help="split they come from; val and test only with --force-split")  # fmt: skip
     add("--force-split", action="store_true", help="calibrate on val or test; recorded")
     add("--output", type=Path, default=Path("engines"), metavar="DIR")
-    add(
-        "--injection", choices=("full", "split"), default="split", help="form of locality injection"
-    )
+    add("--injection", choices=("full", "split"), default="split",
+        help="form of locality injection")  # fmt: skip
     add("--estimator", choices=("mean-minmax", "minmax", "percentile"), default="mean-minmax",
         help="of activation ranges")  # fmt: skip
     add("--opset", type=int, choices=(17, 18, 19), default=17)
     add("--min-agreement", type=float, default=98.0, metavar="PERCENT",
         help="labels the engine must share with its own graph (default: %(default)s)")  # fmt: skip
-    add(
-        "--random-weights", action="store_true", help="an untrained network, to try sizes and speed"
-    )
+    add("--random-weights", action="store_true",
+        help="an untrained network, to try sizes and speed")  # fmt: skip
     add("--json", action="store_true", help="print the result as one JSON object on stdout")
+    gate = parser.add_argument_group(
+        "gate", "either option scores the engine against fp32 on the val split, as the report does"
+    )
+    gate.add_argument("--max-drop", type=float, metavar="POINTS", help="loss of mIoU allowed")
+    gate.add_argument("--max-class-drop", type=float, metavar="POINTS",
+                      help="loss of one class's IoU allowed")  # fmt: skip
+    own = parser.add_argument_group("TensorRT", "refused where the flavour lacks them")
+    add_tensorrt(own.add_argument)
     return parser
 
 
-def main() -> int:
+def add_tensorrt(add: Callable[..., object]) -> None:
+    """Options that only TensorRT engines have; ``add`` is argparse's ``add_argument``."""
+    add("--flavour", choices=("tensorrt", "tensorrt-rtx"),
+        help="which TensorRT (default: the one that can build here)")  # fmt: skip
+    add("--labels", action="store_true",
+        help="upsample and argmax on the GPU: labels come back, not logits")  # fmt: skip
+    add("--strict-int8", action="store_true",
+        help="fail when a heavy layer falls back to float")  # fmt: skip
+    add("--workspace", type=positive_int, metavar="MIB", help="bound on scratch memory")
+    add("--optimization-level", type=int, choices=range(6), help="0 is quick, 5 exhaustive")
+    add("--timing-cache", action="store_true", help="keep and share kernel timings, per GPU")
+    add("--version-compatible", action="store_true",
+        help="let newer versions run it; it then holds host code")  # fmt: skip
+    add("--hardware", choices=("same", "same-capability", "ampere+"), default="same",
+        help="GPUs that may run it (default: this one)")  # fmt: skip
+    add("--compute-capability", action="append", default=[], metavar="X.Y",
+        help="TensorRT for RTX: GPU it is compiled for, such as 8.9; may be repeated")  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Parse, build, print."""
-    options = build_parser().parse_args()
-    for package in ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetensors"):
+    options = build_parser().parse_args(arguments)
+    for package in PACKAGES:
         if find_spec(package) is None:
             raise MissingDependencyError(package, "build", why="building an engine")
+    from pipeline.build import Progress, build
+
+    asked = build_options(options)
+    if asked.dataset is None:
+        say("no data set given (--dataset or CITYSCAPES_DATASET): using procedural streets")
+    if asked.random_weights:
+        warn("random weights: the labels of this engine mean nothing")
+    with progress_bar() as bar:
+        calibrating = bar.add_task("calibrating", total=asked.frames, visible=False)
+        scoring = bar.add_task("scoring", total=None, visible=False)
+
+        def staged(event: StageEvent) -> None:
+            running = event.stage == "quantize" and event.seconds is None
+            bar.update(calibrating, visible=running)
+            if event.seconds is not None:
+                how = "[dim]cached[/]" if event.cached else f"{event.seconds:6.1f} s"
+                say(f"  {event.stage:<24}{how}")
+
+        def scored(backend: str, done: int, total: int) -> None:
+            bar.update(scoring, description=f"scoring {backend}", completed=done, total=total,
+                       visible=done < total)  # fmt: skip
+
+        result = build(
+            asked,
+            Progress(staged, lambda used: bar.update(calibrating, completed=used), scored),
+        )
+    tell(result)
+    if options.json:
+        print_json(result.as_json())
+    return EXIT_OK if result.passed else EXIT_REGRESSION
+
+
+def build_options(options: Namespace) -> BuildOptions:
+    """The command's options as the library's. Raises ``UsageError`` where they contradict."""
     from calibration.cityscapes import dataset_root
     from calibration.quantize import QuantizeSettings
-    from pipeline.build import BuildOptions, build
+    from pipeline.build import BuildOptions, TensorRTOptions
+    from pipeline.engines.trt_builder import BuilderOptions
 
     if not 0 <= options.min_agreement <= 100:
         raise UsageError(f"--min-agreement {options.min_agreement}: give a percentage, 0 to 100")
-    asked = BuildOptions(
+    return BuildOptions(
         precision=options.precision, backend=options.backend, checkpoint=options.checkpoint,
         preset=options.preset, shape=options.shape, batch=options.batch, opset=options.opset,
         dataset=dataset_root(options.dataset), frames=options.frames, split=options.split,
         force_split=options.force_split, output=options.output, injection=options.injection,
         min_agreement=options.min_agreement / 100, random_weights=options.random_weights,
         settings=QuantizeSettings(estimator=options.estimator),
+        tensorrt=TensorRTOptions(
+            flavour=options.flavour, labels=options.labels, strict_int8=options.strict_int8,
+            builder=BuilderOptions(
+                workspace_mib=options.workspace, optimization_level=options.optimization_level,
+                timing_cache=options.timing_cache, version_compatible=options.version_compatible,
+                hardware=options.hardware,
+                compute_capabilities=tuple(options.compute_capability),
+            ),
+        ),
+        gate=gate_limits(options),
     )  # fmt: skip
-    if asked.dataset is None:
-        say("no data set given (--dataset or CITYSCAPES_DATASET): using procedural streets")
-    if asked.random_weights:
-        warn("random weights: the labels of this engine mean nothing")
-    with progress_bar() as bar:
-        task = bar.add_task("calibrating", total=asked.frames, visible=False)
 
-        def notify(event: StageEvent) -> None:
-            bar.update(task, visible=event.stage == "quantize" and event.seconds is None)
-            if event.seconds is not None:
-                how = "[dim]cached[/]" if event.cached else f"{event.seconds:6.1f} s"
-                say(f"  {event.stage:<16}{how}")
 
-        result = build(asked, notify, lambda used: bar.update(task, completed=used))
-    checks = result.checks
-    say(f"engine agrees with its graph on {checks['engine_agreement']:.2%} of positions")
-    if checks["int8_agreement"] is not None:
-        say(f"int8 agrees with fp32 on {checks['int8_agreement']:.2%}")
-    say(f"[bold]{result.engine}[/]  ({result.seconds:.1f} s)")
-    if options.json:
-        print_json(result.as_json())
-    return EXIT_OK
+def gate_limits(options: Namespace) -> GateLimits | None:
+    """The gate, where either of its options was given; the other one's default is the report's."""
+    from pipeline.build import GateLimits
+
+    default = GateLimits()
+    drop, class_drop = options.max_drop, options.max_class_drop
+    if drop is None and class_drop is None:
+        return None
+    return GateLimits(
+        default.max_drop if drop is None else drop,
+        default.max_class_drop if class_drop is None else class_drop,
+    )
+
+
+def tell(result: BuildResult) -> None:
+    """What was built, for a person at a terminal."""
+    for each in result.engines:
+        checks = each.checks
+        if checks["engine_agreement"] is not None:
+            say(f"{each.backend}: agrees with its graph on {checks['engine_agreement']:.2%}")
+        else:
+            warn(f"{each.backend}: built, not executed: {each.artifact.facts['not_executed']}")
+        if checks["int8_agreement"] is not None:
+            say(f"{each.backend}: int8 agrees with fp32 on {checks['int8_agreement']:.2%}")
+        for node in each.artifact.facts.get("float_fallback", ()):
+            warn(f"'{node}' was to run in int8 and runs in {each.artifact.facts['nodes'][node]}")
+        if each.gate is not None:
+            colour = "green" if each.gate.verdict.passed else "red"
+            say(f"[{colour}]{each.backend} {each.gate.scored}: {each.gate.headline}[/]")
+            for reason in each.gate.verdict.reasons:
+                say(f"  {reason}")
+        say("not published" if each.path is None else f"[bold]{escape(str(each.path))}[/]")
+    say(f"{result.seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""What may be asked of a build. Refused here: what contradicts itself, by the option's name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from calibration.quantize import QuantizeSettings
+from pipeline.engines.trt_builder import BuilderOptions
+from pipeline.engines.trt_preflight import Flavour
+from pipeline.errors import UsageError
+from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
+
+BACKENDS = ("openvino", "tensorrt", "all")
+PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16")
+INJECTIONS = ("full", "split")
+DEFAULT_SHAPE = (512, 1024)
+
+# Options of the command by the builder's own names for them.
+_BUILDER = {
+    "workspace_mib": "--workspace", "optimization_level": "--optimization-level",
+    "timing_cache": "--timing-cache", "version_compatible": "--version-compatible",
+    "hardware": "--hardware", "compute_capabilities": "--compute-capability",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorRTOptions:
+    """What only TensorRT engines have.
+
+    Attributes:
+        flavour: which TensorRT; ``None`` is the one that can build here.
+        labels: upsample and argmax on the device.
+        strict_int8: a heavy layer that falls back to float is an error.
+        builder: see ``BuilderOptions``.
+    """
+
+    flavour: Flavour | None = None
+    labels: bool = False
+    strict_int8: bool = False
+    builder: BuilderOptions = field(default_factory=BuilderOptions)
+
+    def given(self) -> list[str]:
+        """The command's options that are not at their defaults."""
+        default = TensorRTOptions()
+        found = [
+            f"--{each.name.replace('_', '-')}"
+            for each in fields(self)
+            if each.name != "builder" and getattr(self, each.name) != getattr(default, each.name)
+        ]
+        return found + [
+            option
+            for name, option in _BUILDER.items()
+            if getattr(self.builder, name) != getattr(default.builder, name)
+        ]
+
+
+@dataclass(frozen=True)
+class GateLimits:
+    """The most that may be lost against fp32 on the val split, in points of IoU."""
+
+    max_drop: float = MAX_DROP
+    max_class_drop: float = MAX_CLASS_DROP
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build. Paths and numbers only; see ``scripts/build_engine.py`` for their meaning.
+
+    Raises:
+        UsageError: an option that is out of range, contradicts another one or means nothing to
+            the chosen back end.
+    """
+
+    precision: str = "int8"
+    backend: str = "openvino"
+    checkpoint: Path | None = None
+    preset: str | None = None
+    shape: tuple[int, int] = DEFAULT_SHAPE
+    batch: int = 1
+    opset: int = 17
+    dataset: Path | None = None
+    frames: int = 128
+    split: str = "train"
+    force_split: bool = False
+    output: Path = Path("engines")
+    injection: str = "split"
+    min_agreement: float = 0.98
+    random_weights: bool = False
+    settings: QuantizeSettings = field(default_factory=QuantizeSettings)
+    tensorrt: TensorRTOptions = field(default_factory=TensorRTOptions)
+    gate: GateLimits | None = None
+
+    def __post_init__(self) -> None:
+        for option, value, choices in (
+            ("--backend", self.backend, BACKENDS),
+            ("--precision", self.precision, PRECISIONS),
+            ("--injection", self.injection, INJECTIONS),
+        ):
+            if value not in choices:
+                raise UsageError(f"{option} {value}: choose from {', '.join(choices)}")
+        if not 0 <= self.min_agreement <= 1:  # refuses NaN too
+            given = "not a number" if math.isnan(self.min_agreement) else f"{self.min_agreement:%}"
+            raise UsageError(f"--min-agreement {given}: give a percentage, 0 to 100")
+        if self.random_weights and self.checkpoint is not None:
+            raise UsageError("--random-weights and --checkpoint exclude each other")
+        self._check_tensorrt()
+        self._check_gate()
+
+    def _check_tensorrt(self) -> None:
+        foreign = self.tensorrt.given() if self.backend == "openvino" else []
+        if foreign:
+            raise UsageError(
+                f"{foreign[0]} means nothing to OpenVINO",
+                hint="leave it out, or give --backend tensorrt or all",
+            )
+        if self.precision == "int8+fp16" and self.backend != "tensorrt":
+            raise UsageError(
+                "--precision int8+fp16 is TensorRT's: OpenVINO chooses the float precision itself",
+                hint="give --precision int8, or --backend tensorrt",
+            )
+        if self.tensorrt.strict_int8 and "int8" not in self.precision:
+            raise UsageError(f"--strict-int8 means nothing to --precision {self.precision}")
+
+    def _check_gate(self) -> None:
+        if self.gate is None:
+            return
+        check_limits(self.gate.max_drop, self.gate.max_class_drop)
+        if self.precision == "fp32":
+            raise UsageError(
+                "--max-drop is what may be lost against fp32: --precision fp32 loses nothing"
+            )
+        if "int8" in self.precision and self.split == "val":
+            raise UsageError(
+                "--max-drop scores the val split, so it cannot be the one that calibrates",
+                hint="calibrate on train",
+            )

@@ -1,0 +1,101 @@
+"""What came of a build, for callers and for ``build_engine.py --json``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact import Artifact
+from pipeline.build_options import BuildOptions
+from pipeline.engines.opening import manifest_of
+from pipeline.errors import EngineError
+from pipeline.gate import Outcome
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """One engine: where it is, and what is known of it.
+
+    ``path`` is ``None`` where the gate refused it: then it is not in the output folder.
+    """
+
+    backend: str
+    path: Path | None
+    artifact: Artifact
+    checks: dict[str, Any]
+    gate: Outcome | None
+
+    @property
+    def manifest(self) -> Path | None:
+        """Where the manifest lies."""
+        return None if self.path is None else manifest_of(self.path)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON; of TensorRT also the flavour, the layers, and whether it was executed."""
+        facts = self.artifact.facts
+        reason = facts.get("not_executed")
+        found = {
+            "backend": self.backend,
+            "engine": None if self.path is None else str(self.path),
+            "manifest": None if self.manifest is None else str(self.manifest),
+            "precision": facts["precision"],
+            "executed": facts["agreement"] is not None,
+            "not_executed": reason,
+            "checks": self.checks,
+            "gate": None if self.gate is None else self.gate.as_json(),
+        }
+        keys = ("flavour", "built_with", "output", "float_fallback", "float_by_design", "nodes",
+                "layers", "warnings")  # fmt: skip
+        return found | {key: facts[key] for key in keys if key in facts}
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """Where everything is, and what the checks said.
+
+    ``engines`` holds one for each back end, OpenVINO's first. ``comparison`` is what the stage
+    ``compare`` found, ``None`` where only OpenVINO was asked for.
+    """
+
+    options: BuildOptions
+    preset: str
+    graph: Artifact
+    quantized: Artifact | None
+    engines: tuple[BuiltEngine, ...]
+    comparison: dict[str, Any] | None
+    cached: tuple[str, ...]
+    seconds: float
+
+    @property
+    def engine(self) -> Path:
+        """The first engine. Raises ``EngineError`` where the gate refused it."""
+        if self.engines[0].path is None:
+            raise EngineError("the gate refused the engine, so there is none")
+        return self.engines[0].path
+
+    @property
+    def manifest(self) -> Path:
+        """The first engine's manifest."""
+        return manifest_of(self.engine)
+
+    @property
+    def checks(self) -> dict[str, Any]:
+        """The first engine's checks."""
+        return self.engines[0].checks
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate let every engine through; true without a gate."""
+        return all(each.gate is None or each.gate.verdict.passed for each in self.engines)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that ``build_engine.py --json`` prints; documented there."""
+        options = self.options
+        return self.engines[0].as_json() | {
+            "backend": options.backend, "precision": options.precision, "preset": self.preset,
+            "shape": list(options.shape), "batch": options.batch, "passed": self.passed,
+            "engines": [each.as_json() for each in self.engines],
+            "comparison": self.comparison,
+            "cached": list(self.cached), "seconds": round(self.seconds, 3),
+        }  # fmt: skip

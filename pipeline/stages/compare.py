@@ -1,0 +1,132 @@
+"""Engines and graphs of one calibration -> where their labels part.
+
+What is compared is what users see: labels at the frame's size, made by the runner's own path. An
+engine that cannot run here is represented by its exact graph alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import combinations, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from calibration.cityscapes import CLASS_NAMES
+from calibration.frames import FrameList
+from pipeline.artifact import Artifact
+from pipeline.engines.base import Engine
+from pipeline.engines.cpu import cpu_features, cpu_model
+from pipeline.engines.onnxruntime import OnnxRuntimeEngine
+from pipeline.engines.openvino import OpenVINOEngine
+from pipeline.engines.tensorrt import open_tensorrt
+from pipeline.inference import Segmenter
+from pipeline.stage import Notify, Product, Stage, StageConfig
+from pipeline.stages.export import check_count
+from pipeline.store import Store
+
+COMPARISON = "comparison.json"
+
+
+class CompareConfig(StageConfig):
+    """Hash of the frames that are labelled, and how many at most."""
+
+    frames: str
+    check_frames: int = 4
+
+
+class CompareStage(Stage):
+    """Inputs: the float graph; engines; and the quantized graph, where there is one.
+
+    Its facts: ``labels``, for every two of ``fp32``, ``openvino graph``, ``openvino engine``,
+    ``tensorrt graph`` and ``tensorrt engine`` that there are, as ``A / B``, the share of pixels
+    that both name alike; ``classes``, for the same pairs and every class either names, the share
+    of the pixels either so names that the other does not; ``frames``, how many were labelled.
+    """
+
+    name = "compare"
+    version = 1
+    produces = "comparison"
+    tools = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
+    config: CompareConfig
+
+    def __init__(
+        self, config: CompareConfig, store: Store, frames: FrameList, notify: Notify | None = None
+    ) -> None:
+        super().__init__(config, store, notify)
+        self.frames = frames
+
+    def device(self) -> dict[str, Any]:
+        """Kernels round as this CPU does; a GPU's part is in the engine's own facts."""
+        return {"cpu": cpu_model(), "features": list(cpu_features())}
+
+    def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
+        """See ``Stage``."""
+        floating = inputs[0]
+        batch, height, width, _channels = floating.manifest.inputs[0].shape
+        cost = int(floating.facts["multiply_adds"]) // batch
+        count = min(check_count(cost, self.config.check_frames), len(self.frames))
+        with ExitStack() as stack:
+            segmenters = {
+                name: Segmenter(stack.enter_context(engine), tiles="fit")
+                for name, engine in _members(inputs)
+            }
+            pairs = {pair: _Pair() for pair in combinations(segmenters, 2)}
+            for frame in islice(self.frames.images(height, width), count):
+                labels = {name: each.segment(frame) for name, each in segmenters.items()}
+                for (one, other), meter in pairs.items():
+                    meter.add(labels[one], labels[other])
+        facts = {
+            "frames": count,
+            "labels": {" / ".join(pair): meter.same() for pair, meter in pairs.items()},
+            "classes": {" / ".join(pair): meter.classes() for pair, meter in pairs.items()},
+        }
+        (folder / COMPARISON).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        return Product(main=COMPARISON, facts=facts)
+
+
+class _Pair:
+    """Counts over frames of how two labellings agree."""
+
+    def __init__(self) -> None:
+        self._table = np.zeros((len(CLASS_NAMES) + 1,) * 2, np.int64)
+
+    def add(self, one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> None:
+        size = len(self._table)
+        # Whatever is no class shares the last row and column.
+        rows = np.minimum(one, size - 1).astype(np.int64)
+        columns = np.minimum(other, size - 1)
+        self._table += np.bincount((rows * size + columns).ravel(), minlength=size * size).reshape(
+            size, size
+        )
+
+    def same(self) -> float:
+        return round(float(np.trace(self._table) / self._table.sum()), 6)
+
+    def classes(self) -> dict[str, float]:
+        both = np.diagonal(self._table)
+        either = self._table.sum(0) + self._table.sum(1) - both
+        return {
+            name: round(float(1 - both[c] / either[c]), 6)
+            for c, name in enumerate(CLASS_NAMES)
+            if either[c]
+        }
+
+
+def _members(inputs: Sequence[Artifact]) -> Iterator[tuple[str, OnnxRuntimeEngine | Engine]]:
+    floating = inputs[0]
+    yield "fp32", OnnxRuntimeEngine(floating.path)
+    for each in inputs[1:]:
+        if each.kind == "qdq-onnx":
+            yield "openvino graph", OnnxRuntimeEngine(each.path)
+        elif each.facts["backend"] == "openvino":
+            yield "openvino engine", OpenVINOEngine(each.path, precision=each.facts["precision"])
+        else:
+            (graph,) = (name for name in each.manifest.files if name.endswith(".onnx"))
+            yield "tensorrt graph", OnnxRuntimeEngine(each.path.parent / graph)
+            if each.facts["agreement"] is not None:
+                yield "tensorrt engine", open_tensorrt(each.path, each.manifest)
