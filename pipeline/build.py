@@ -298,6 +298,8 @@ def _agreements(
 
 def _checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]:
     """(the checkpoint, its preset's name)."""
+    if options.preset is not None:
+        find_preset(options.preset)  # an unknown name is that, not another checkpoint's
     if options.random_weights:
         preset = find_preset(options.preset or DEFAULT_PRESET)
         path = store.root / f"random-{preset.name}.safetensors"

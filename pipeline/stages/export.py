@@ -89,8 +89,9 @@ class ExportStage(Stage):
             inputs=(TensorFacts(name=INPUT, dtype="uint8", shape=size, layout="NHWC"),),
             outputs=(TensorFacts(name=OUTPUT, dtype="float32", shape=logits, layout="NCHW"),),
             facts={
-                "preset": preset.name, "patch": preset.unit, "multiply_adds": cost, "error": agreement.logits,
-                "agreement": agreement.as_json(), "normalisation": "folded into conv_embedding",
+                "preset": preset.name, "patch": preset.unit, "multiply_adds": cost,
+                "error": agreement.logits, "agreement": agreement.as_json(),
+                "normalisation": "folded into conv_embedding",
             },
         )  # fmt: skip
 
