@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import checkpoints
 from models.checkpoints import load_into, load_segmenter, read_tensors, rename_keys, save_segmenter
 from models.errors import ModelError, UnsafeCheckpointError
 from models.locality import inject_locality
@@ -203,7 +202,7 @@ def test_a_failed_write_leaves_what_was_there(
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    monkeypatch.setattr("models.checkpoints.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         save_segmenter(tiny_segmenter(seed=1), "tiny", path)
     assert path.read_bytes() == before

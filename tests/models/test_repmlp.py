@@ -172,11 +172,12 @@ def test_numbers_that_cannot_be_a_backbone_are_refused(numbers: dict[str, tuple[
         "sharesets": (1, 2, 4, 8),
     }  # fmt: skip
     with pytest.raises(ModelError):
-        BackboneConfig(**{**good, **numbers})
+        BackboneConfig(**{**good, **numbers})  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_the_gate_reads_the_whole_map() -> None:
     block = make_block(16, 4, 1)
+    assert block.gp.fc1.bias is not None
     with torch.no_grad():
         block.gp.fc1.bias.fill_(5.0)  # no ReLU of the gate is asleep
     x = torch.randn(1, 16, 4, 8, dtype=torch.float64)

@@ -173,7 +173,7 @@ def numpy_loss(
     rows.sort(key=lambda r: -r[0])
     least = max(1, int(keep * len(rows)))
     kept = [r for i, r in enumerate(rows) if i < least or r[0] >= -np.log(threshold)]
-    return sum(loss * w for loss, w in kept) / sum(w for _loss, w in kept)
+    return float(sum(loss * w for loss, w in kept) / sum(w for _loss, w in kept))
 
 
 @pytest.mark.parametrize(("threshold", "keep"), [(0.7, 0.25), (0.05, 0.5), (1.0, 1.0)])
