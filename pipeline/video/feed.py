@@ -147,20 +147,20 @@ class Feed:
     def _session(self, reader: Reader) -> Reader | None:
         """Read one opening of the source to its end; the next opening, or ``None``."""
         helper = self._new_helper()
-        lost: SourceError | None = None
+        reason = "it ended"
         before = self.stats.captured
         try:
             self._read(helper, reader)
         except SourceError as error:
-            lost = error
+            if not self._finished() and not self._comes_back:
+                raise
+            reason = str(error)  # not the error: its traceback would hold the reader
         finally:
             self._close(helper, reader)
         if self._finished():
             return None
-        if self.live and not self._options.realtime and self.stats.captured:
-            return self._reopen(lost)
-        if lost is not None:
-            raise lost
+        if self._comes_back:
+            return self._reopen(reason)
         if self._options.loop and self.stats.captured > before:
             self._offset = self._last + (1 / self.rate if self.rate else 0.04)
             self._clock = None
@@ -174,7 +174,12 @@ class Feed:
         self.rate = reader.rate
         return reader
 
-    def _reopen(self, lost: SourceError | None) -> Reader | None:
+    @property
+    def _comes_back(self) -> bool:
+        """Whether the source is worth waiting for: live, and it was there once."""
+        return self.live and not self._options.realtime and self.stats.captured > 0
+
+    def _reopen(self, reason: str) -> Reader | None:
         """Open a lost live source, however long it takes."""
         from tenacity import (  # imports asyncio, and most runs never lose their source
             Retrying,
@@ -199,7 +204,7 @@ class Feed:
             reader: Reader = retrying(self._attempt)
         except SourceError as error:
             raise SourceError(
-                f"'{self.spec.name}' was lost ({lost or 'it ended'}) and has not come back within "
+                f"'{self.spec.name}' was lost ({reason}) and has not come back within "
                 f"{give_up:g} s: {error}"
             ) from error
         self.stats.reconnects += 1

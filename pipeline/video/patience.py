@@ -78,11 +78,15 @@ class Helper:
                     raise StoppedError if stopping else StalledError
                 self._state.wait(min(deadline - now, _TICK))
             result, error = self._outcome
-            self._outcome = None
-        if error is not None:
+            self._outcome = self._late = None
+        if error is None:
+            found: T = result
+            return found
+        try:
             raise error
-        found: T = result
-        return found
+        finally:
+            # Its traceback holds this frame: a cycle that would keep the reader's memory for long.
+            del error
 
     @property
     def usable(self) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ from pipeline.video.draw import Painter, Style
 from pipeline.video.runner import Runner, RunnerOptions
 from pipeline.video.sinks.base import Shown
 from pipeline.video.sinks.videofile import VideoFileSink
-from pipeline.video.source import Head, SourceSpec
+from pipeline.video.source import Head, Reader, SourceOptions, SourceSpec
+from tests.pipeline.video.clips import HEIGHT as CLIP_HEIGHT
+from tests.pipeline.video.clips import WIDTH as CLIP_WIDTH
 from tests.pipeline.video.clips import Pixels, numbered
-from tests.pipeline.video.fakes import ColourEngine
+from tests.pipeline.video.fakes import CameraFake, ColourEngine
 
 HEIGHT, WIDTH = 480, 640
 FRAME_BYTES = HEIGHT * WIDTH * 3
@@ -115,3 +119,35 @@ def test_statistics_do_not_grow() -> None:
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert grown < 200_000
+
+
+def test_lost_reader_is_let_go_at_once() -> None:
+    """A lost source's decoder holds megabytes; an exception's traceback must not keep it alive."""
+    first: CameraFake | None = CameraFake(200.0, error_at=5)
+    gone = weakref.ref(first)
+    left: list[CameraFake | None] = [first, CameraFake(200.0)]
+
+    def opener(_spec: SourceSpec, _options: SourceOptions) -> Reader:
+        found = left.pop(0) if len(left) > 1 else left[0]
+        assert found is not None
+        return found
+
+    engine = ColourEngine(CLIP_HEIGHT, CLIP_WIDTH)
+    runner = Runner(Segmenter(engine), engine.slots, opener=opener)
+    runner.add(SourceSpec("url", "rtsp://x", "rtsp://x"), [], Painter(Style(), "x"))
+    stats = runner.streams[0].stats
+    shown: list[int] = []
+
+    def poll() -> None:
+        if stats.reconnects:
+            shown.append(stats.shown)
+            if gone() is None or stats.shown > shown[0] + 100:
+                runner.controls.stop.set()
+
+    first = None
+    gc.disable()  # what only the garbage collector could free stays
+    try:
+        runner.run(poll)
+    finally:
+        gc.enable()
+    assert gone() is None
