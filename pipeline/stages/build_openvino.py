@@ -15,7 +15,7 @@ from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine, import_openvino
-from pipeline.errors import CheckFailedError
+from pipeline.errors import CheckFailedError, SinkError
 from pipeline.stage import Notify, Product, Stage, StageConfig
 from pipeline.stages.export import check_count
 from pipeline.store import Store
@@ -58,7 +58,16 @@ class BuildOpenVINOStage(Stage):
         graph, floating = inputs
         openvino = import_openvino()
         model = openvino.convert_model(str(graph.path))
-        openvino.save_model(model, folder / XML, compress_to_fp16=self.config.precision == "fp16")
+        try:
+            openvino.save_model(
+                model, folder / XML, compress_to_fp16=self.config.precision == "fp16"
+            )
+        except RuntimeError as error:
+            # Its own writer says no more than "iostream error", whatever the system said.
+            raise SinkError(
+                f"OpenVINO cannot write '{folder / XML}' whole: {str(error).splitlines()[0]}",
+                hint="free some space, or name another folder with --output",
+            ) from error
         del model
         cost = int(floating.facts["multiply_adds"])
         batch, height, width, _channels = floating.manifest.inputs[0].shape

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import pickle
+import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,14 +20,16 @@ import pytest
 
 from calibration.errors import CalibrationDataError
 from calibration.qdq_graph import QuantizedGraphError
+from calibration.quantize import QuantizeSettings
 from calibration.streets import write_dataset
 from models.checkpoints import save_segmenter
 from models.errors import ModelError
 from models.segmenter import PRESETS
 from pipeline.artifact import open_artifact
+from pipeline.build_options import TensorRTOptions
 from pipeline.console import run_command
 from pipeline.errors import EdgeError
-from scripts.build_engine import main
+from scripts.build_engine import build_options, build_parser, main
 from tests.models.helpers import TINY, tiny_segmenter
 
 ROOT = Path(__file__).parents[2]
@@ -348,6 +352,32 @@ def test_a_full_disk_exits_2_and_a_rerun_recovers(
         assert left_in(output) == set()
     assert run(output, precision="fp32")[0] == 0
     assert "tiny-fp32-64x128.xml.json" in left_in(output)
+
+
+def test_openvinos_own_writer_without_room_exits_2(made: tuple[Path, Path], run: Run) -> None:
+    """The system's limit on file sizes stands for a full disk that even C++ code must notice."""
+    output, _stdout = made
+    for folder in (output / ".store").glob("build-openvino-*"):
+        shutil.rmtree(folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        code, _out, err = run(output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 2, err
+    assert "OpenVINO cannot write" in err
+    assert "Traceback" not in err
+    left_in(output)
+    assert not list((output / ".store").glob(".build-*"))
+    assert run(output)[0] == 0
+
+
+def test_the_estimator_is_the_librarys_default(home: Path, tmp_path: Path) -> None:
+    asked = build_options(build_parser().parse_args(words(home, tmp_path)))
+    assert asked.settings == QuantizeSettings()
+    assert asked.gate is None
+    assert asked.tensorrt == TensorRTOptions()
 
 
 def test_a_full_disk_while_publishing_leaves_nothing_half(
