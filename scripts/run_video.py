@@ -41,6 +41,7 @@ from pipeline.video.sinks.window import display_available
 from pipeline.video.source import SourceOptions, parse_source
 
 ENGINES = Path(__file__).resolve().parent.parent / "engines"
+COVER_SLOTS = 8
 MOST_STREAMS = 8  # each holds the network's activations once more
 TOKEN_VARIABLE = "REPMLP_EDGE_HTTP_TOKEN"  # noqa: S105  # the variable's name, not a token
 
@@ -206,9 +207,11 @@ def main() -> int:
     if options.patch_edges:
         request = dataclasses.replace(request, patch=read_patch(path))
     streams = options.streams or choose_streams(request)
+    # More slots than run at once, so that the next frame is there when the device is; and where a
+    # frame takes several slots, enough for most to have another under way.
+    slots = streams + 1 if request.tiles == "fit" else max(streams + 1, COVER_SLOTS)
     with (
-        # One slot more than run at once: the next frame is there when the device is.
-        open_engine(path, threads=options.threads, streams=streams, slots=streams + 1) as engine,
+        open_engine(path, threads=options.threads, streams=streams, slots=slots) as engine,
         Session(engine, request) as session,
     ):
         info = engine.info

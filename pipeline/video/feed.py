@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import TypeVar
 
 from pipeline.errors import SourceError
-from pipeline.video.frames import Job, JobPool, Region
+from pipeline.video.frames import Job, JobPool, Region, new_job
 from pipeline.video.metrics import StreamStats
 from pipeline.video.patience import Helper, StalledError, StoppedError
 from pipeline.video.source import Head, Reader, SourceOptions, SourceSpec, open_reader
@@ -86,6 +86,7 @@ class Feed:
         self._offset = 0.0
         self._last = 0.0
         self._errors_before = 0
+        self._barren = 0
         self._clock: tuple[float, float] | None = None
 
     # -- the runner's side -------------------------------------------------------------------
@@ -160,6 +161,7 @@ class Feed:
         if self._finished():
             return None
         if self._comes_back:
+            self._barren = 0 if self.stats.captured > before else min(self._barren + 1, 16)
             return self._reopen(reason)
         if self._options.loop and self.stats.captured > before:
             self._offset = self._last + (1 / self.rate if self.rate else 0.04)
@@ -199,7 +201,8 @@ class Feed:
             sleep=self._pause,
             reraise=True,
         )
-        self._pause(_FIRST_PAUSE)
+        # A source that opens and gives nothing again and again is as good as one that does not.
+        self._pause(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._barren))
         try:
             reader: Reader = retrying(self._attempt)
         except SourceError as error:
@@ -270,7 +273,12 @@ class Feed:
             if job is None:
                 continue
             begin = perf_counter()
-            self._call(helper, partial(reader.retrieve, job.bgr), reader)
+            try:
+                self._call(helper, partial(reader.retrieve, job.bgr), reader)
+            except BaseException:
+                # A call that was left behind may still write into these buffers one day.
+                self._pool.give(job if helper.usable else new_job(*job.size, job.region))
+                raise
             job.index, job.captured_at, job.timestamp = index, now, self._last
             self.stats.stages["capture"].add(decoding + perf_counter() - begin)
             self._publish(job)

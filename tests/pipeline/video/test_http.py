@@ -22,6 +22,7 @@ from pipeline.video.draw import Painter, Style
 from pipeline.video.metrics import StreamStats
 from pipeline.video.sinks import http as http_sink
 from pipeline.video.sinks.http import Address, VideoServer, parse_address
+from pipeline.video.sinks.http_requests import Handler
 from pipeline.video.sinks.mjpeg import MjpegSink
 from pipeline.video.source import SourceOptions, open_reader, parse_source
 from tests.pipeline.video.clips import HEIGHT, WIDTH, number_of
@@ -176,7 +177,7 @@ def test_single_picture() -> None:
 
 
 def test_viewer_that_does_not_read_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_sink._Handler, "timeout", 0.5)
+    monkeypatch.setattr(Handler, "timeout", 0.5)
     with serve() as server:
         sink, _stats, _painter = add_stream(server)
         lazy = socket.create_connection(("127.0.0.1", server.port))
