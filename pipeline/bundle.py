@@ -33,8 +33,8 @@ from pipeline.errors import ArtifactError, MissingDependencyError
 BUNDLE_VERSION = 1
 # A runner's own needs; a test holds them to pyproject.toml.
 RUNNER_REQUIREMENTS = (
-    "numpy>=1.24", "opencv-python>=4.8", "platformdirs>=4", "prometheus-client>=0.20",
-    "pydantic>=2.6", "rich>=13", "tenacity>=8.2",
+    "av>=14.4", "numpy>=1.24", "opencv-python>=4.8", "platformdirs>=4",
+    "prometheus-client>=0.20", "pydantic>=2.6", "rich>=13", "tenacity>=8.2",
 )  # fmt: skip
 ENTRY = "scripts/edge_box.py"
 RUNNER = "scripts/run_video.py"

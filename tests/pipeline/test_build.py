@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from pipeline.artifact import Manifest, read_manifest, sha256_of
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.engines import opening
 from pipeline.engines.base import Engine
+from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.opening import find_engine, manifest_of, open_engine
+from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.errors import ArtifactError, CheckFailedError, CheckpointError, EngineError
-from pipeline.stages import build_openvino
 from pipeline.stages.quantize import OPENVINO_GRAPH, TENSORRT_GRAPH
 
 
@@ -125,14 +127,14 @@ def test_an_engine_that_is_not_its_graph_is_refused_with_the_node(
     int8_options: BuildOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A defective runtime: half of the logits are lost on their way out."""
-    real = build_openvino.OpenVINOEngine.infer
+    real = OpenVINOEngine.infer
 
-    def broken(self: build_openvino.OpenVINOEngine, x: np.ndarray) -> np.ndarray:
+    def broken(self: OpenVINOEngine, x: np.ndarray) -> np.ndarray:
         out = real(self, x)
         out[..., ::2] = -out[..., ::2]
         return out
 
-    monkeypatch.setattr(build_openvino.OpenVINOEngine, "infer", broken)
+    monkeypatch.setattr(OpenVINOEngine, "infer", broken)
     with pytest.raises(CheckFailedError, match=r"not its graph.*part at node 'conv_embedding'"):
         build(replace(int8_options, min_agreement=0.98))
     monkeypatch.undo()
@@ -183,7 +185,7 @@ def test_an_engine_for_another_machine_or_version_says_both_sides(
         with pytest.raises(EngineError, match="fits this machine"):
             find_engine(int8_build.engine.parent)
     with monkeypatch.context() as patch:
-        patch.setattr(opening.metadata, "version", lambda _name: "1.2.3")
+        patch.setattr(metadata, "version", lambda _name: "1.2.3")
         with pytest.raises(ArtifactError, match=r"verified with OpenVINO .*, here is 1\.2\.3"):
             open_engine(int8_build.engine)
     assert find_engine(int8_build.engine.parent).suffix == ".xml"
@@ -246,8 +248,8 @@ def test_a_tensorrt_engine_is_found_only_where_it_could_run(
     for age, name in enumerate(names):
         (tmp_path / name).write_bytes(name.encode())
         facts = {
-            "tools": {"openvino": opening.metadata.version("openvino")},
-            "device": {"cpu": opening.cpu_model(), "features": list(opening.cpu_features())},
+            "tools": {"openvino": metadata.version("openvino")},
+            "device": {"cpu": cpu_model(), "features": list(cpu_features())},
         }
         manifest = Manifest(
             kind="engine", main=name, files={name: sha256_of(tmp_path / name)}, key="k", facts=facts
