@@ -72,7 +72,7 @@ class BuildTensorRTStage(Stage):
     """
 
     name = "build-tensorrt"
-    version = 1
+    version = 2
     produces = "engine"
     tools = ("tensorrt", "tensorrt_rtx", "onnx", "onnxruntime")
     config: BuildTensorRTConfig
@@ -85,14 +85,21 @@ class BuildTensorRTStage(Stage):
         self.frames = frames
 
     def device(self) -> dict[str, Any]:
-        """TensorRT's kernels are chosen on and for this GPU; RTX's when the engine is opened."""
+        """TensorRT's kernels are chosen on and for this GPU; RTX's when the engine is opened.
+
+        The GPU counts for both: an engine that was never executed for want of one is compared with
+        its graph as soon as there is one.
+        """
         flavour = self.config.flavour
         trt = import_flavour(flavour, why=f"building for {NAMES[flavour]}")
         facts = {"version": trt.__version__, "platform": this_platform()}
-        if flavour == "tensorrt":
+        try:
             gpu = find_gpu()
-            facts |= {"gpu": gpu.name, "sm": gpu.sm, "driver": ".".join(map(str, gpu.driver))}
-        return facts
+        except EngineError:
+            if flavour == "tensorrt":
+                raise
+            return facts
+        return facts | {"gpu": gpu.name, "sm": gpu.sm, "driver": ".".join(map(str, gpu.driver))}
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``.
@@ -127,7 +134,7 @@ class BuildTensorRTStage(Stage):
         facts = engine_facts(
             built, heavy, precision=config.precision,
             output=LABELS if config.labels else "logits", strict_int8=config.strict_int8,
-            about={key: floating.facts.get(key) for key in ("preset", "multiply_adds")},
+            about={key: floating.facts.get(key) for key in ("preset", "patch", "multiply_adds")},
         ) | {"half": half}  # fmt: skip
         product = Product(
             main=ENGINE,

@@ -14,7 +14,7 @@ from calibration.cityscapes import Cityscapes
 from calibration.frames import FrameList, select_frames
 from pipeline.artifact import Artifact, open_artifact, sha256_of
 from pipeline.build import BuildResult
-from pipeline.engines.cuda_driver import find_gpu
+from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.tensorrt import built_with, open_tensorrt, rebuild_command
 from pipeline.errors import ArtifactError, CheckFailedError, EngineError, UsageError
@@ -78,6 +78,7 @@ def test_int8_is_int8_and_everything_is_written_down(
     assert built.path.name == ENGINE
     assert facts["backend"] == "tensorrt"
     assert facts["flavour"] == "tensorrt-rtx"
+    assert facts["patch"] == int8_build.graph.facts["patch"]
     assert facts["float_fallback"] == []
     # Left in float: the gates' layers and the pooling branches, and nothing else.
     assert all(".gp.fc" in n or ".ppm.branches." in n for n in facts["float_by_design"])
@@ -104,6 +105,19 @@ def test_without_a_gpu_it_is_said_that_nothing_was_executed(
     with pytest.raises(EngineError, match="no NVIDIA driver on this machine") as caught:
         open_tensorrt(built.path, built.manifest)
     assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_that_appears_makes_it_another_build(
+    store: Store, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what was never executed is executed then, not found in the store."""
+    stage = _stage(store, frames)
+    assert int8_build.quantized is not None
+    inputs = (int8_build.quantized, int8_build.graph)
+    before = stage.key(inputs)
+    ada = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
+    monkeypatch.setattr("pipeline.stages.build_tensorrt.find_gpu", lambda: ada)
+    assert stage.key(inputs) != before
 
 
 def test_a_second_run_is_cached_and_a_second_build_gives_the_same_bytes(
