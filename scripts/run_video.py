@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from rich.markup import escape
 
@@ -31,7 +32,7 @@ from pipeline.console import (
     warn,
 )
 from pipeline.engines.opening import SUFFIXES, find_engine, manifest_of, open_engine
-from pipeline.errors import UsageError
+from pipeline.errors import EdgeError, UsageError
 from pipeline.tiles import DEFAULT_OVERLAP
 from pipeline.video.draw import DEFAULT_OPACITY, Style, parse_classes
 from pipeline.video.metrics import StreamStats
@@ -215,15 +216,28 @@ def main() -> int:
         Session(engine, request) as session,
     ):
         info = engine.info
-        say(f"{info.precision} on {info.device} ({info.backend}): {info.path}")
+        say(escape(f"{info.precision} on {info.device} ({info.backend}): {info.path}"))
         if session.server is not None:
             say(f"showing at [bold]{session.server.url}[/]")
         elif not (request.output or request.labels or request.window):
             warn("nothing is shown or written: give --output, --labels or --http")
         with stop_on_signals(session.controls.stop.set) as signalled, status_line(session) as poll:
-            summary = session.run(poll)
+            try:
+                summary = session.run(poll)
+            except EdgeError:
+                for made in session.outputs:
+                    say(f"'{escape(made)}' holds what was shown until then")
+                raise
     if signalled:
         summary["stopped"] = "interrupted"
+    describe(summary)
+    if options.json:
+        print_json(summary)
+    return EXIT_INTERRUPTED if signalled else EXIT_OK
+
+
+def describe(summary: dict[str, Any]) -> None:
+    """The summary in a few lines, for people."""
     latency = summary["latency_ms"]
     figures = [f"{summary['frames']} frames"]
     if summary["fps"]:
@@ -239,10 +253,7 @@ def main() -> int:
         warn("a file ended before the length it states: it is truncated")
     if summary["output"]:
         made = summary["output"]
-        say(f"wrote {made if isinstance(made, str) else ', '.join(made)}")
-    if options.json:
-        print_json(summary)
-    return EXIT_INTERRUPTED if signalled else EXIT_OK
+        say(f"wrote {escape(made if isinstance(made, str) else ', '.join(made))}")
 
 
 @contextmanager

@@ -26,7 +26,7 @@ T = TypeVar("T")
 _FIRST_PAUSE, _LONGEST_PAUSE, _JITTER = 0.25, 8.0, 0.25
 """Seconds between attempts to reach a lost source: 0.25, 0.5, 1 ... 8, plus up to 0.25."""
 
-_SLACK = 1.0
+_SLACK = 0.5
 """Seconds a library's own timeout is given before the call is left behind."""
 
 _TICK = 0.1
@@ -108,10 +108,9 @@ class Feed:
             self._ended = True
             self._wake()
         if not self.stats.captured and not self._finished():
-            raise SourceError(
-                f"'{self.spec.name}' holds no frame that decodes "
-                f"({self.stats.decode_errors} did not)"
-            )
+            bad = self.stats.decode_errors
+            which = f"no frame that decodes ({bad} did not)" if bad else "no frame"
+            raise SourceError(f"'{self.spec.name}' holds {which}")
 
     def take(self) -> Job | None:
         """The frame to segment next, if there is one: the newest of a live source."""

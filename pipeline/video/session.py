@@ -124,10 +124,15 @@ class Session:
 
     def summary(self, stopped: str) -> dict[str, Any]:
         """The figures so far, see ``summarise``."""
-        streams = self._runner.streams
-        outputs = [made for stream in streams for made in stream.outlet.outputs]
-        outputs += [made for stream in streams for made in stream.outlet.saved]
-        return summarise([s.stats for s in streams], self._engine.info, outputs, stopped)
+        stats = [stream.stats for stream in self._runner.streams]
+        return summarise(stats, self._engine.info, self.outputs, stopped)
+
+    @property
+    def outputs(self) -> list[str]:
+        """What was written; complete once the run is over, however it ended."""
+        outlets = [stream.outlet for stream in self._runner.streams]
+        made = [path for outlet in outlets for path in outlet.outputs]
+        return made + [path for outlet in outlets for path in outlet.saved]
 
     def close(self) -> None:
         """Stop serving. Safe to call twice."""

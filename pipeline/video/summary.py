@@ -23,7 +23,7 @@ def summarise(
         streams: their statistics, the run being over.
         info: of the engine.
         outputs: what was written.
-        stopped: ``end``, ``interrupted`` or ``quit``.
+        stopped: why it ended: ``end``, or ``stopped`` where somebody wanted it to.
     """
     total = _figures(streams)
     total |= {

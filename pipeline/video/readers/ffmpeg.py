@@ -268,6 +268,7 @@ def _reason(error: Exception, timeout: float) -> str:
     known = {
         "InvalidDataError": _NO_VIDEO,
         "ArgumentError": _NO_VIDEO,  # a format that is not among the allowed
+        "EOFError": "it ends before its first frame",
         "ExitError": f"no answer within {timeout:g} s",
         "HTTPUnauthorizedError": "the server wants a user name and password",
         "HTTPForbiddenError": "the server does not allow it",

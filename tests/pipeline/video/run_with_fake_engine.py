@@ -1,6 +1,7 @@
 """``scripts/run_video.py`` as a process of its own, with the tests' engine in place of a real one.
 
-FAKE_ENGINE_DELAY: seconds a run takes. Everything else is the command as it is.
+FAKE_ENGINE_DELAY: seconds a run takes; FAKE_ENGINE_FAIL_AT: the run that fails. Everything else is
+the command as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from tests.pipeline.video.fakes import ColourEngine
 
 
 def open_fake(_path: Path, **_options: int) -> ColourEngine:
-    return ColourEngine(HEIGHT, WIDTH, delay=float(os.environ.get("FAKE_ENGINE_DELAY", "0")))
+    return ColourEngine(
+        HEIGHT, WIDTH, delay=float(os.environ.get("FAKE_ENGINE_DELAY", "0")),
+        fail_at=int(os.environ.get("FAKE_ENGINE_FAIL_AT", "-1")),
+    )  # fmt: skip
 
 
 setattr(opening, "open_engine", open_fake)  # noqa: B010  # mypy forbids to assign a function

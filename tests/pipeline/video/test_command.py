@@ -171,6 +171,16 @@ def test_signal_finishes_the_video_so_that_it_plays(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4"]
 
 
+def test_failure_in_the_middle_keeps_what_was_shown(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    done = run(clip, "--output", out, "--json", FAKE_ENGINE_FAIL_AT="25")
+    assert done.returncode == 2
+    assert "error: the device is gone" in done.stderr
+    assert f"'{out}' holds what was shown until then" in " ".join(done.stderr.split())
+    assert done.stdout == ""
+    assert 1 <= len(read_clip(out)) <= 25
+
+
 def test_several_sources_each_write_their_own_file(clip: Path, tmp_path: Path) -> None:
     other = write_clip(tmp_path / "other.mkv", 12, height=64, width=128)
     done = run(clip, other, "--output", tmp_path / "out.mp4", "--json", "--max-frames", "10")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -180,6 +181,20 @@ def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
     ids = cv2.imread(str(tmp_path / "labels/frame_000001_labelIds.png"), cv2.IMREAD_UNCHANGED)
     assert ids is not None
     assert ids.shape == size
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+def test_file_of_no_frames_is_one_line(tmp_path: Path, ending: str) -> None:
+    empty, out = tmp_path / f"empty.{ending}", tmp_path / "out.mp4"
+    with av.open(str(empty), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        container.start_encoding()
+    runner = make()
+    add(runner, str(empty), VideoFileSink(out))
+    with pytest.raises(SourceError, match=r"no frame|no video stream|before its first frame"):
+        runner.run()
+    assert not out.exists()
 
 
 def test_no_frame_at_all_is_an_error(tmp_path: Path) -> None:
