@@ -38,7 +38,7 @@ FLOAT_PATTERNS = (
 )  # fmt: skip
 # What is summed or gated straight away and rounded after that, not before.
 UNROUNDED = ("*.ffn_fc2", "stages.*.repmlp_block", "*.local", "*.sum", "*.bottleneck.*")
-ESTIMATORS = ("percentile", "mean-minmax", "minmax")
+ESTIMATORS = ("minmax", "mean-minmax", "percentile")
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ class QuantizeSettings:
     """How ranges are found.
 
     Attributes:
-        estimator: of activation ranges: ``percentile`` (mean over frames of each frame's 0.01 and
-            99.99 percentiles), ``mean-minmax`` (nncf's default: mean over frames of each frame's
-            extremes) or ``minmax`` (over all frames).
+        estimator: of activation ranges: ``minmax`` (extremes over all frames), ``mean-minmax``
+            (nncf's default: mean over frames of each frame's extremes) or ``percentile`` (mean
+            over frames of each frame's 0.01 and 99.99 percentiles).
         bias_correction: shift biases by the mean error that quantization makes. Off: nncf
             corrects for its own graph, which has the roundings that ``UNROUNDED`` removes.
         float_patterns: shell patterns of node names that stay in float.
         overflow_fix: halve weights' range where CPUs without VNNI would saturate.
     """
 
-    estimator: str = "percentile"
+    estimator: str = "minmax"
     bias_correction: bool = False
     float_patterns: tuple[str, ...] = FLOAT_PATTERNS
     overflow_fix: bool = False

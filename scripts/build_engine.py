@@ -83,7 +83,7 @@ def build_parser() -> Parser:
     add("--output", type=Path, default=Path("engines"), metavar="DIR")
     add("--injection", choices=("full", "split"), default="split",
         help="form of locality injection")  # fmt: skip
-    add("--estimator", choices=("percentile", "mean-minmax", "minmax"), default="percentile",
+    add("--estimator", choices=("minmax", "mean-minmax", "percentile"), default="minmax",
         help="of activation ranges")  # fmt: skip
     add("--opset", type=int, choices=(17, 18, 19), default=17)
     add("--min-agreement", type=float, default=98.0, metavar="PERCENT",
