@@ -182,7 +182,8 @@ def test_page_shows_pictures_figures_and_legend(server: VideoServer, browser: Br
         assert red_part > 200
         assert max(blue, green) < 40
         stats.away_since = perf_counter() - 7
-        browser.until("document.querySelector('.badge:not([hidden])')?.textContent === 'stale 7 s'")
+        badge = "document.querySelector('.badge:not([hidden])')?.textContent"
+        browser.until(f"/^stale ([7-9]|[1-9]\\d) s$/.test({badge})")  # a slow page may see 8
         stats.away_since = None
         stats.replaced = 3
         browser.until(fact("dropped") + " === '3'")
