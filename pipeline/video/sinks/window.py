@@ -52,6 +52,7 @@ class WindowSink:
         self._fresh = False
         self._changed = threading.Condition()
         self._child: subprocess.Popen[bytes] | None = None
+        self._threads: list[threading.Thread] = []
 
     def write(self, shown: Shown) -> None:
         """Show a frame as soon as the window is ready for one; a newer one replaces it."""
@@ -65,23 +66,34 @@ class WindowSink:
         self._offer(canvas)
 
     def close(self) -> str | None:
-        """Close the window."""
+        """Close the window.
+
+        No pipe is closed before the thread that uses it has ended: its number would soon be that
+        of another file, and the rest of a frame would be written there.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         child, self._child = self._child, None
-        if child is not None:
-            if child.stdin is not None:
-                with contextlib.suppress(BrokenPipeError):  # it ended before us
-                    child.stdin.close()
-            try:
-                child.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-            for pipe in (child.stdout, child.stderr):
-                if pipe is not None:
-                    pipe.close()
+        if child is None:
+            return None
+        sender, listener = self._threads
+        sender.join(_PATIENCE)
+        if sender.is_alive():  # in the middle of a frame that the window does not take
+            child.kill()
+            sender.join()
+        if child.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # it ended before us
+                child.stdin.close()
+        try:
+            child.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        listener.join()
+        for pipe in (child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
         return None
 
     def discard(self) -> None:
@@ -107,8 +119,12 @@ class WindowSink:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=settings, start_new_session=True, bufsize=0,
         )  # fmt: skip
-        for work in (self._show, self._listen):
-            threading.Thread(target=work, args=(child,), name="window", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=work, args=(child,), name="window", daemon=True)
+            for work in (self._show, self._listen)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def _show(self, child: subprocess.Popen[bytes]) -> None:
         """Send the newest frame whenever the window has taken the last one."""
@@ -128,17 +144,14 @@ class WindowSink:
             try:
                 _send(pipe.fileno(), HEADER.pack(sent.shape[0], sent.shape[1]))
                 _send(pipe.fileno(), sent.data.cast("B"))
-            except (OSError, ValueError):  # ValueError: the pipe was closed under us
+            except OSError:
                 return  # _listen sees why
 
     def _listen(self, child: subprocess.Popen[bytes]) -> None:
         """Pass on what the person wants; notice when the window ends."""
         pipe = child.stdout
         while pipe is not None:
-            try:
-                wish = pipe.read(1)
-            except (OSError, ValueError):
-                return
+            wish = pipe.read(1)
             if wish == b"q":
                 self._controls.stop.set()
             elif wish == b" ":

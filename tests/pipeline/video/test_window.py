@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from time import sleep
 
+import numpy as np
 import pytest
 
 from pipeline.errors import SinkError
 from pipeline.video.output import Controls
+from pipeline.video.sinks import window
 from pipeline.video.sinks.window import WindowSink, display_available
 from tests.pipeline.video.fakes import wait_until
 from tests.pipeline.video.test_sinks import shown
@@ -26,9 +31,11 @@ TITLE = "street one"
 
 @pytest.fixture
 def display(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    # Without -noreset the server starts over when its last client leaves, and refuses meanwhile.
     read, write = os.pipe()
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp",
+         "-noreset"],
         pass_fds=[write], stderr=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(write)
@@ -69,7 +76,7 @@ def open_window(controls: Controls, *, alone: bool) -> Iterator[WindowSink]:
         return bool(find_window())
 
     with closing(sink):
-        assert wait_until(appeared, 20), "no window"
+        assert wait_until(appeared, 20), f"no window; {list(controls.notices)}"
         yield sink
 
 
@@ -129,6 +136,27 @@ def test_display_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) 
 
         with pytest.raises(SinkError, match=r"could not connect to display :987; use --headless"):
             wait_until(write_for_ever, 20)
+
+
+def test_window_that_takes_no_frame_is_closed_before_its_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the pipe closed first, the rest of the frame would go to the next file opened."""
+    stuck = tmp_path / "stuck.py"
+    stuck.write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(window, "_CHILD", stuck)
+    monkeypatch.setattr(window, "_PATIENCE", 0.2)
+    large = np.zeros((2000, 2000, 3), np.uint8)
+    sink = WindowSink(TITLE, Controls())
+    sink.write(dataclasses.replace(shown(1), canvas=large))
+    sleep(0.3)  # by now the sender waits in the middle of the frame
+    sink.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "window"]
+    others = [(tmp_path / f"other{number}").open("wb") for number in range(8)]
+    sleep(0.2)
+    for other in others:
+        other.close()
+        assert Path(other.name).stat().st_size == 0
 
 
 def test_headless_is_automatic(monkeypatch: pytest.MonkeyPatch) -> None:
