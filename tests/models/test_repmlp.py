@@ -117,7 +117,7 @@ def test_patches_see_across_their_edges() -> None:
     net = randomise(RepMLPNet(config)).eval()
     image = torch.zeros(1, 3, 32, 64)
     moved = image.clone()
-    moved[..., 28:32] = 1.0  # the last columns of the left patch
+    moved[..., 28:32] = torch.randn(1, 3, 32, 4) * 5  # the last columns of the left patch
     # Leave the gate out, which sees the whole map anyway.
     for _name, block in net.repmlp_blocks():
         torch.nn.init.zeros_(block.gp.fc2.weight)
