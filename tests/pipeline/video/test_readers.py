@@ -90,13 +90,8 @@ def test_damage_in_the_middle_is_counted_and_skipped(tmp_path: Path, ending: str
     reader = open_path(damage(whole, tmp_path / f"damaged.{ending}", start=0.4, end=0.6))
     found = read_all(reader)
     numbers = [number_of(picture) for _time, picture in found]
-    assert reader.decode_errors < 100
+    assert 0 < reader.decode_errors < 100
     assert len(found) + reader.decode_errors <= 120
-    if ending == "mkv":
-        # Matroska's demuxer may drop a damaged cluster whole, before the decoder sees any of it.
-        assert len(found) < 120
-    else:
-        assert reader.decode_errors > 0
     assert numbers[:15] == list(range(15)), "what lies before the damage is untouched"
     assert numbers[-15:] == list(range(105, 120)), "the damage is not the end"
 
