@@ -25,11 +25,12 @@ DEFAULT_PRESET = "edge-s"
 
 @dataclass(frozen=True)
 class Preset:
-    """A named size: the backbone's numbers and the head's width."""
+    """A named size: the backbone's numbers, the head's width and how it fuses its levels."""
 
     name: str
     backbone: BackboneConfig
     width: int
+    early_fusion: bool = False
     classes: int = NUM_CLASSES
 
     @property
@@ -52,13 +53,17 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             "edge-s",
-            BackboneConfig((16, 32, 64, 128), (32, 16, 8, 4), (1, 1, 2, 1), (1, 2, 8, 32)),
+            BackboneConfig((16, 32, 64, 128), (32, 16, 8, 4), (1, 1, 2, 1), (1, 2, 8, 32), stem=16),
             width=32,
+            early_fusion=True,
         ),
         Preset(
             "edge-m",
-            BackboneConfig((32, 64, 128, 256), (32, 16, 8, 4), (1, 2, 4, 2), (1, 4, 16, 64)),
-            width=64,
+            BackboneConfig(
+                (32, 64, 128, 256), (32, 16, 8, 4), (1, 2, 4, 2), (1, 4, 16, 64), stem=16
+            ),
+            width=48,
+            early_fusion=True,
         ),
         _paper("T224", 64, (1, 4, 16, 128), (2, 2, 6, 2), 56),
         _paper("T256", 64, (1, 4, 16, 128), (2, 2, 6, 2), 64),
@@ -115,7 +120,12 @@ def build_segmenter(
             torch.manual_seed(seed)
         model = Segmenter(
             RepMLPNet(preset.backbone, deploy=deploy),
-            UperNetHead(preset.backbone.channels, preset.width, preset.classes),
+            UperNetHead(
+                preset.backbone.channels,
+                preset.width,
+                preset.classes,
+                early_fusion=preset.early_fusion,
+            ),
             AuxiliaryHead(preset.backbone.channels[AUXILIARY_LEVEL], preset.width, preset.classes)
             if auxiliary
             else None,

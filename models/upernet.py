@@ -8,6 +8,11 @@ From four maps at strides 4, 8, 16, 32:
 3. 3x3 conv on each but the last, all upsampled to stride 4 and concatenated, 3x3 fusion conv;
 4. 1x1 classifier: float logits at stride 4.
 
+With ``early_fusion`` step 3 convolves before it upsamples: the fusion kernel's slice for each
+level runs at that level's own stride, and the results are added from the coarsest up. For a 1x1
+kernel that would be the same function, by linearity; for 3x3 it is a close relative with the same
+parameters and a third of the multiply-adds, and nothing is concatenated at stride 4.
+
 Every convolution but the classifier is Conv + BatchNorm + ReLU. Bilinear resampling is half-pixel
 (``align_corners=False``).
 """
@@ -51,11 +56,13 @@ class PyramidPooling(nn.Module):
 class UperNetHead(nn.Module):
     """Four maps of ``channels`` widths -> logits (N, classes, H/4, W/4)."""
 
-    def __init__(self, channels: Sequence[int], width: int, classes: int) -> None:
+    def __init__(
+        self, channels: Sequence[int], width: int, classes: int, *, early_fusion: bool = False
+    ) -> None:
         super().__init__()
         if len(channels) < 2:
             raise ModelError("UperNet needs at least two levels")
-        self.width, self.classes = width, classes
+        self.width, self.classes, self.early_fusion = width, classes, early_fusion
         self.ppm = PyramidPooling(channels[-1], width)
         self.laterals = nn.ModuleList(ConvBN(c, width, 1, relu=True) for c in channels[:-1])
         self.fpn = nn.ModuleList(ConvBN(width, width, 3, relu=True) for _ in channels[:-1])
@@ -69,9 +76,22 @@ class UperNetHead(nn.Module):
         for i in range(len(maps) - 2, -1, -1):
             maps[i] = maps[i] + upsample(maps[i + 1], maps[i].shape[2:])
         outs = [conv(x) for conv, x in zip(self.fpn, maps, strict=False)] + [maps[-1]]
+        if self.early_fusion:
+            return self.classifier(self._fuse_early(outs))  # type: ignore[no-any-return]
         size = outs[0].shape[2:]
         fused = torch.cat([outs[0]] + [upsample(x, size) for x in outs[1:]], dim=1)
         return self.classifier(self.fusion(fused))  # type: ignore[no-any-return]  # nn.Module
+
+    def fusion_slices(self) -> list[Tensor]:
+        """The fusion kernel's (width, width, 3, 3) slice of each level, finest first."""
+        return list(torch.split(self.fusion.conv.weight, self.width, dim=1))
+
+    def _fuse_early(self, outs: Sequence[Tensor]) -> Tensor:
+        total: Tensor | None = None
+        for x, weight in zip(reversed(outs), reversed(self.fusion_slices()), strict=True):
+            own = F.conv2d(x, weight, padding=1)
+            total = own if total is None else own + upsample(total, own.shape[2:])
+        return self.fusion.relu(self.fusion.bn(total))  # type: ignore[no-any-return]
 
 
 class AuxiliaryHead(nn.Module):
