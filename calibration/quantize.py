@@ -37,7 +37,9 @@ FLOAT_PATTERNS = (
     "head.ppm.branches.*",
 )  # fmt: skip
 # What is summed or gated straight away and rounded after that, not before.
-UNROUNDED = ("*.ffn_fc2", "stages.*.repmlp_block", "*.local", "*.sum", "*.bottleneck.*")
+UNROUNDED = (
+    "*.ffn_fc2", "stages.*.repmlp_block", "*.local", "*.sum", "*.bottleneck.*", "head.fusion.?",
+)  # fmt: skip
 ESTIMATORS = ("minmax", "mean-minmax", "percentile")
 
 
