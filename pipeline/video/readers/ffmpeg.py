@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.video.frames import Pixels
+from pipeline.video.readers.regularity import HOLE, Regularity
 from pipeline.video.source import MAX_PIXELS, Head, SourceOptions, SourceSpec
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class FFmpegReader:
         self._errors_in_a_row = 0
         self._first: float | None = None
         self._last = 0.0
+        self._regular = Regularity(self.rate)
 
     def grab(self) -> Head | None:
         """The next picture that decoded whole."""
@@ -185,6 +187,7 @@ class FFmpegReader:
         self._current = frame
         self._errors_in_a_row = 0
         self._last = time = self._time_of(frame)
+        self._regular.see(time)
         self._pictures += 1
         turned = frame.rotation % 180 == 90
         height, width = frame.height, frame.width
@@ -211,8 +214,10 @@ class FFmpegReader:
     def _judge_length(self) -> None:
         """Compare what came with what the header states, in time and in number.
 
-        Packets can vanish between demuxer and decoder without an error; they are counted where
+        Packets can vanish between demuxer and decoder without an error. They are counted where
         something else shows that the file is damaged (some formats leave frames out on purpose).
+        Matroska states no number of frames, and its demuxer drops a whole cluster for one bad byte:
+        there the clock tells, if it is a steady one.
         """
         length = self._container.duration  # in microseconds
         if self.live or not self._pictures or not length or self._judged:
@@ -220,8 +225,11 @@ class FFmpegReader:
         self._judged = True
         slack = max(0.5, 3 / self.rate if self.rate else 0.5)
         self.truncated = self._last < length / 1e6 - slack
-        missing = self._stream.frames - self._pictures - self.decode_errors - self._discarded
-        if missing > 0 and (self.truncated or self.decode_errors):
+        stated = self._stream.frames
+        expected = stated or self._regular.expected() or 0
+        missing = expected - self._pictures - self.decode_errors - self._discarded
+        hole = not stated and self._regular.longest >= HOLE
+        if missing > 0 and (self.truncated or self.decode_errors or hole):
             self.decode_errors += missing
 
 

@@ -90,8 +90,9 @@ def test_damage_in_the_middle_is_counted_and_skipped(tmp_path: Path, ending: str
     reader = open_path(damage(whole, tmp_path / f"damaged.{ending}", start=0.4, end=0.6))
     found = read_all(reader)
     numbers = [number_of(picture) for _time, picture in found]
-    assert 0 < reader.decode_errors < 100
-    assert len(found) + reader.decode_errors <= 120
+    # A transport stream may count a frame twice: its packet, and what is left of the picture.
+    assert 120 <= len(found) + reader.decode_errors < 140, "every frame was shown or counted"
+    assert len(found) < 120
     assert numbers[:15] == list(range(15)), "what lies before the damage is untouched"
     assert numbers[-15:] == list(range(105, 120)), "the damage is not the end"
 
