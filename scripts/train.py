@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
-"""Train a preset on one or more Cityscapes trees; resumable, on the GPU when there is one."""
+"""Train a preset on one or more Cityscapes trees; resumable, on the GPU when there is one.
+
+Several GPUs: torchrun --nproc-per-node 4 scripts/train.py ...
+"""
 
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -20,6 +25,12 @@ from pipeline.console import (
 )
 from pipeline.errors import MissingDependencyError, UsageError
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from pipeline.training.distributed import World
+
 
 def build_parser() -> Parser:
     """Every option of the command."""
@@ -29,6 +40,10 @@ def build_parser() -> Parser:
         "--data", action="append", default=[], metavar="ROOT[:WEIGHT]",
         help="a Cityscapes tree and its share of the samples; may be repeated "
         "(default: CITYSCAPES_DATASET)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label-map", action="append", default=[], metavar="ROOT=FILE",
+        help="JSON that renames classes of one of the trees, e.g. {\"bus\": \"car\"}",
     )  # fmt: skip
     parser.add_argument(
         "--val", metavar="ROOT", help="tree whose val split decides (default: the first)"
@@ -59,24 +74,36 @@ def main() -> int:
         import torch
     except ModuleNotFoundError as error:
         raise MissingDependencyError("torch", "train", why="training") from error
+    from pipeline.training.distributed import join_world
+
+    device = pick_device(options.device, torch.cuda.is_available())
+    with join_world(device == "cuda") as world:
+        return train(options, device, world)
+
+
+def train(options: Namespace, where: str, world: World) -> int:
+    """One process's run."""
+    import torch
+
     from calibration.cityscapes import CLASS_NAMES, Cityscapes, dataset_root
     from models.checkpoints import load_into
     from models.repmlp import check_input_size
     from models.segmenter import Segmenter, build_segmenter, find_preset
     from pipeline.training.data import Mixture
-    from pipeline.training.loop import TrainConfig, Trainer
+    from pipeline.training.loop import Scores, TrainConfig, Trainer
     from pipeline.training.score import class_iou, confusion_matrix
 
     preset = find_preset(options.preset)
     check_input_size(options.crop[0], options.crop[1], preset.unit)
     check_input_size(options.val_shape[0], options.val_shape[1], preset.unit)
     roots, weights = parse_data(options.data or [str(dataset_root(None) or "")])
-    mixture = Mixture([Cityscapes(root) for root in roots], weights)
+    maps = parse_label_maps(options.label_map, roots)
+    mixture = Mixture([Cityscapes(root) for root in roots], weights, relabel=maps)
     judge = Cityscapes(options.val or roots[0])
     judged = judge.frames("val")
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = torch.device(pick_device(options.device, torch.cuda.is_available()))
+    device = torch.device(where)
     model = build_segmenter(preset, auxiliary=True, seed=options.seed)
     if options.init:
         report = load_into(model, options.init)
@@ -85,7 +112,7 @@ def main() -> int:
             f"skipped: {', '.join(report.skipped) or 'none'}; fresh: {len(report.fresh)}"
         )
 
-    def validate(network: Segmenter) -> float:
+    def validate(network: Segmenter) -> Scores:
         scores = class_iou(confusion_matrix(network, judge, judged, options.val_shape, device))
         line = "  ".join(
             f"{name} {score:.1f}"
@@ -93,7 +120,7 @@ def main() -> int:
             if score == score
         )
         say(f"val: {line}")
-        return float(scores[scores == scores].mean())
+        return scores
 
     config = TrainConfig(
         steps=options.steps, batch=options.batch, crop=options.crop, rate=options.rate,
@@ -101,10 +128,14 @@ def main() -> int:
     )  # fmt: skip
     trainer = Trainer(
         model, preset.name, mixture, config, options.output,
-        device=device, validate=validate,
+        device=device, validate=validate, world=world,
     )  # fmt: skip
     if trainer.resume():
         say(f"resuming '{options.output}' at step {trainer.step}, best val mIoU {trainer.best:.2f}")
+    if not world.leads:
+        for _progress in trainer.run(options.until):
+            pass
+        return EXIT_OK
     say(f"training {preset.name} on {len(mixture)} frames, {device}, to step {config.steps}")
     loss = float("nan")
     with progress_bar() as bar:
@@ -137,6 +168,19 @@ def parse_data(entries: list[str]) -> tuple[list[str], list[float]]:
             weights.append(1.0)
             roots.append(entry)
     return roots, weights
+
+
+def parse_label_maps(entries: list[str], roots: list[str]) -> list[npt.NDArray[np.uint8] | None]:
+    """``ROOT=FILE`` entries -> one table of train ids, or none, for each root."""
+    from pipeline.training.relabel import read_label_map
+
+    tables: list[npt.NDArray[np.uint8] | None] = [None] * len(roots)
+    for entry in entries:
+        root, equals, file = entry.rpartition("=")
+        if not equals or root not in roots:
+            raise UsageError(f"--label-map '{entry}': give ROOT=FILE with a ROOT named by --data")
+        tables[roots.index(root)] = read_label_map(Path(file))
+    return tables
 
 
 def pick_device(wanted: str, cuda: bool) -> str:

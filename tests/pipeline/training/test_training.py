@@ -80,11 +80,15 @@ def test_the_best_is_saved_with_its_score_and_without_the_auxiliary_head(
 ) -> None:
     scores = iter([30.0, 20.0])
     trainer = make_trainer(streets, tmp_path)
-    trainer.validate = lambda _network: next(scores)
+    unseen = [np.nan] * 17
+    trainer.validate = lambda _network: np.array([(s := next(scores)) - 5, s + 5, *unseen])
     list(trainer.run())
     tensors, metadata = read_tensors(tmp_path / "best.safetensors")
     assert metadata["val_miou"] == "30.000"
     assert metadata["step"] == "3"
+    table = (tmp_path / "val.csv").read_text().splitlines()
+    assert table[0].startswith("step,road,sidewalk,")
+    assert table[1].startswith("3,25.00,35.00,,")
     assert not any(key.startswith("auxiliary") for key in tensors)
 
 
