@@ -153,7 +153,8 @@ class _Build:
             outcome = outcomes.get(backend)
             path = None
             if outcome is None or outcome.verdict.passed:
-                path = publish(artifact, options.output, name)
+                verdict = None if outcome is None else outcome.as_json()
+                path = publish(artifact, options.output, name, verdict)
             else:
                 withdraw(artifact, options.output, name)
             checks = {

@@ -10,8 +10,16 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from pipeline.artifact import Artifact, open_artifact, read_manifest, sha256_of, write_whole
+from pipeline.artifact import (
+    Artifact,
+    Manifest,
+    open_artifact,
+    read_manifest,
+    sha256_of,
+    write_whole,
+)
 from pipeline.engines.opening import manifest_of
 from pipeline.errors import ArtifactError, SinkError
 
@@ -32,15 +40,26 @@ def prepare(output: Path) -> None:
         ) from error
 
 
-def publish(built: Artifact, output: Path, name: str) -> Path:
+def publish(built: Artifact, output: Path, name: str, gate: dict[str, Any] | None = None) -> Path:
     """Copy an engine out of the store as ``OUTPUT/NAME.*``; the path of its main file.
 
-    The manifest comes last, so that an interrupted copy never passes for an engine. Does nothing
-    where the engine is there already, whole.
+    The manifest comes last, so that an interrupted copy never passes for an engine. Where the
+    engine is there already, whole, only a new verdict is written.
+
+    Args:
+        built: the engine in the store.
+        output: the folder.
+        name: without a suffix.
+        gate: the gate's verdict as plain JSON, for the manifest's facts under ``gate``; ``None``
+            leaves an earlier verdict on this very engine where it is.
     """
     target = _target(built, output, name)
     manifest_path = manifest_of(target)
-    if _is_there(built, manifest_path):
+    there = _there(built, manifest_path)
+    if there is not None:
+        if gate is not None and there.facts.get("gate") != gate:
+            facts = there.facts | {"gate": gate}
+            _write(manifest_path, there.model_copy(update={"facts": facts}))
         return target
     manifest_path.unlink(missing_ok=True)
     files = {}
@@ -48,8 +67,11 @@ def publish(built: Artifact, output: Path, name: str) -> Path:
         copy = target.with_name(f"{name}{Path(part).suffix}")
         _copy_whole(built.path.parent / part, copy, digest)
         files[copy.name] = digest
-    manifest = built.manifest.model_copy(update={"main": target.name, "files": files})
-    write_whole(manifest_path, manifest.model_dump_json(indent=1).encode())
+    facts = built.facts | ({} if gate is None else {"gate": gate})
+    _write(
+        manifest_path,
+        built.manifest.model_copy(update={"main": target.name, "files": files, "facts": facts}),
+    )
     return target
 
 
@@ -71,12 +93,18 @@ def _target(built: Artifact, output: Path, name: str) -> Path:
     return output / f"{name}{Path(built.manifest.main).suffix}"
 
 
-def _is_there(built: Artifact, manifest_path: Path) -> bool:
+def _write(path: Path, manifest: Manifest) -> None:
+    write_whole(path, manifest.model_dump_json(indent=1).encode())
+
+
+def _there(built: Artifact, manifest_path: Path) -> Manifest | None:
+    """The manifest of that very engine, where it lies whole."""
     try:
         there = open_artifact(manifest_path)
     except ArtifactError:
-        return False  # absent or not whole: about to be written
-    return there.manifest.key == built.manifest.key and there.sha256 == built.sha256
+        return None  # absent or not whole: about to be written
+    same = there.manifest.key == built.manifest.key and there.sha256 == built.sha256
+    return there.manifest if same else None
 
 
 def _copy_whole(source: Path, target: Path, digest: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,9 +36,16 @@ from pipeline.errors import MissingDependencyError, UsageError
 from pipeline.report import wording
 from pipeline.report.bootstrap import RESAMPLES
 from pipeline.report.frames import CheckedFrames, check_frames
-from pipeline.report.run import EXACT_FRAMES, RunOptions, Subjects, make_report
+from pipeline.report.run import EXACT_FRAMES, SENSITIVITY_FRAMES, RunOptions, Subjects, make_report
 from pipeline.report.schema import Report
-from pipeline.report.subjects import Subject, exact_graph_of, open_subject, told_apart
+from pipeline.report.subjects import (
+    Graphs,
+    Subject,
+    exact_graph_of,
+    graphs_of,
+    open_subject,
+    told_apart,
+)
 from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
 
 if TYPE_CHECKING:
@@ -45,7 +53,7 @@ if TYPE_CHECKING:
 
     from pipeline.build import BuildResult
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16")
 BUILD_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetensors")
 
 
@@ -85,6 +93,14 @@ def build_parser() -> Parser:
         help="where the drop is the engine's, find the first node at fault (takes minutes)",
     )  # fmt: skip
     add(
+        "--sensitivity", action="store_true",
+        help="rank the candidate's layers by what quantizing each alone does (takes minutes)",
+    )  # fmt: skip
+    add(
+        "--sensitivity-frames", type=positive_int, default=SENSITIVITY_FRAMES, metavar="N",
+        help="frames that rank them (default: %(default)s)",
+    )  # fmt: skip
+    add(
         "--patch", type=parse_shape, metavar="HxW",
         help="the network's patches in pixels of its input, where the engine does not say",
     )  # fmt: skip
@@ -116,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = RunOptions(
         output=options.output, max_drop=options.max_drop, max_class_drop=options.max_class_drop,
         exact_frames=exact_frames, patch=options.patch, resamples=options.resamples,
-        seed=options.seed, fresh=options.fresh,
+        seed=options.seed, fresh=options.fresh, sensitivity_frames=options.sensitivity_frames,
         dataset={"root": str(dataset_root(options.dataset) or "procedural streets"),
                  "split": options.split, "limit": options.limit},
     )  # fmt: skip
@@ -125,6 +141,8 @@ def main(arguments: list[str] | None = None) -> int:
         backend = subjects.candidate.engine.info.backend
         if options.bisect and (backend != "openvino" or subjects.exact is None):
             raise UsageError("--bisect needs an OpenVINO candidate whose exact graph is at hand")
+        if options.sensitivity:
+            asked = replace(asked, sensitivity=graphs_to_rank(subjects))
         frames = checked_frames(options)
         with progress_bar() as bar:
             tasks = {}
@@ -163,20 +181,30 @@ def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> 
                 f"{option} {name}: no such engine file, nor a precision ({', '.join(PRECISIONS)})"
             )
         found[option] = opened(path.stem, path, stack)
-    graph: Path | None = None
     for option, name in asked.items():
         if name in PRECISIONS:
             other = next(iter(found.values()), None)
-            result = built(options, name, other)
-            found[option] = opened(name, result.engine, stack)
-            if option == "--candidate" and result.quantized is not None:
-                graph = result.quantized.path
+            found[option] = opened(name, built(options, name, other).engine, stack)
     reference, candidate = told_apart(found["--reference"], found["--candidate"])
-    graph = graph or exact_graph_of(candidate)
+    graph = exact_graph_of(candidate)
     exact = opened("exact graph", graph, stack) if graph and with_exact else None
     subjects = Subjects(reference, candidate, exact)
     subjects.check()
     return subjects
+
+
+def graphs_to_rank(subjects: Subjects) -> Graphs:
+    """The graphs behind the candidate. Raises ``UsageError`` where there are none."""
+    graphs = graphs_of(subjects.candidate, subjects.reference)
+    if graphs is None:
+        raise UsageError(
+            "--sensitivity needs a candidate whose Q/DQ graph and float graph are at hand",
+            hint="give --candidate int8, an engine in the folder it was built in, or two .onnx "
+            "files, quantized and float",
+        )
+    if find_spec("onnx") is None:
+        raise MissingDependencyError("onnx", "build", why="ranking layers")
+    return graphs
 
 
 def opened(name: str, path: Path, stack: ExitStack) -> Subject:
@@ -260,6 +288,8 @@ def tell(report: Report) -> None:
     say(f"  {wording.worst(report)} {wording.sureness(report)}")
     if report.attribution:
         say(f"  {wording.attribution(report.attribution)}")
+    if report.sensitivity:
+        say(f"  {wording.sensitivity(report)}")
     if report.patch_edges:
         say(f"  {wording.edges(report.patch_edges)}")
     else:

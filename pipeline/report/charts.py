@@ -236,9 +236,11 @@ def sensitivities(rows: Sequence[SensitivityRow], most: int = 20) -> str:
     for i, row in enumerate(ordered):
         y = 34 * i
         lost = "" if row.drop is None else f", {signed(-row.drop)} mIoU"
-        drawing.text(4, y + 13, _tail(row.layer, 40), "small")
+        changed = row.labels_changed
+        said = row.layer if changed is None else f"{row.layer}: {changed:.2f} % of labels changed"
+        drawing.text(4, y + 13, _tail(row.layer, 34), "small")
         drawing.text(356, y + 13, f"{100 * row.logits_error:.2f} %{lost}", "small", anchor="end")
-        drawing.rect(4, y + 18, 352 * row.logits_error / peak, 8, "fill-cand", radius=2)
+        drawing.rect(4, y + 18, 352 * row.logits_error / peak, 8, "fill-cand", title=said, radius=2)
     return str(drawing)
 
 

@@ -17,6 +17,9 @@ from pipeline.report.pictures import PicturedFrame
 from pipeline.report.schema import Report
 from pipeline.report.verdict import signed
 
+MOST_SENSITIVE = 15
+"""Layers in the pull-request comment; ``report.json`` has all."""
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -145,9 +148,31 @@ def render_markdown(report: Report) -> str:
         lines += [wording.attribution(report.attribution), ""]
     if report.patch_edges:
         lines += [f"Patch edges: {wording.edges(report.patch_edges)}", ""]
+    lines += _sensitivity(report)
     if report.left_out:
         lines += [f"{len(report.left_out)} frames could not be scored and were left out.", ""]
     return "\n".join(lines)
+
+
+def _sensitivity(report: Report) -> list[str]:
+    """The most sensitive layers as a table, if they were ranked."""
+    if not report.sensitivity:
+        return []
+    shown = report.sensitivity[:MOST_SENSITIVE]
+    lines = [
+        f"<details><summary>{wording.sensitivity(report)}</summary>",
+        "",
+        "| quantized alone | operator | error of the logits | labels changed | mIoU |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for row in shown:
+        changed = "" if row.labels_changed is None else f"{row.labels_changed:.2f} %"
+        moved = "" if row.drop is None else signed(-row.drop)
+        lines.append(
+            f"| {_md(row.layer)} | {_md(row.kind or '')} | {100 * row.logits_error:.2f} % "
+            f"| {changed} | {moved} |"
+        )
+    return [*lines, "", "</details>", ""]
 
 
 def render_junit(report: Report) -> str:

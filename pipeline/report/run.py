@@ -20,14 +20,18 @@ from pipeline.report.frames import CheckedFrames, choose
 from pipeline.report.pictures import picture_frames
 from pipeline.report.records import LAYOUT_VERSION, RecordArray, StateFile
 from pipeline.report.render import ReportFiles, write_report
-from pipeline.report.schema import Report
-from pipeline.report.subjects import Subject, machine, patch_of
+from pipeline.report.schema import Report, SensitivityRow
+from pipeline.report.subjects import Graphs, Subject, machine, patch_of
 from pipeline.report.summarise import ReportOptions, summarise
 from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP
 
 STATE_NAME: Final = "evaluation.state"
 EXACT_FRAMES: Final = 20
 """Frames the exact graph scores unless told otherwise: it is many times slower than an engine."""
+
+SENSITIVITY_FRAMES: Final = 8
+"""Frames that rank the layers unless told otherwise: each layer is a run of the exact graph over
+all of them."""
 
 Notify = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -52,6 +56,8 @@ class RunOptions:
         seed: of the bootstrap.
         fresh: forget what an earlier run scored.
         dataset: facts on the data set for the report's provenance, plain JSON.
+        sensitivity: the candidate's graphs, to rank their layers; ``None`` ranks none.
+        sensitivity_frames: how many frames rank them.
     """
 
     output: Path
@@ -63,6 +69,8 @@ class RunOptions:
     seed: int = 0
     fresh: bool = False
     dataset: dict[str, Any] | None = None
+    sensitivity: Graphs | None = None
+    sensitivity_frames: int = SENSITIVITY_FRAMES
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,8 @@ def make_report(
         ArtifactError: another process is writing this report.
         SinkError: the output cannot be written.
         UsageError: limits that cannot be.
-        KeyboardInterrupt: what was scored so far is kept.
+        QuantizedGraphError: graphs to rank that are not of one network.
+        KeyboardInterrupt: what was scored and ranked so far is kept.
     """
     patch = options.patch or patch_of(subjects.candidate)
     chosen = choose(len(frames.names), options.exact_frames) if subjects.exact else []
@@ -135,6 +144,7 @@ def make_report(
             records=state,
             on_frame=lambda done: notify("scoring", done, count),
         )
+        rows = _sensitivity(frames, options, notify)
         report = summarise(
             records,
             frames.names,
@@ -147,6 +157,8 @@ def make_report(
                 candidate=candidate.name,
                 patch=patch,
                 left_out=frames.problems,
+                sensitivity=rows,
+                sensitivity_frames=None if rows is None else _ranking_frames(frames, options),
                 provenance=_provenance(subjects, frames, options, resumed),
             ),
         )
@@ -169,6 +181,30 @@ def make_report(
     )
     figure = next((picture for picture in pictures if picture.index == middling), None)
     return report, write_report(options.output, report, pictures, figure)
+
+
+def _ranking_frames(frames: CheckedFrames, options: RunOptions) -> int:
+    return min(options.sensitivity_frames, len(frames.names))
+
+
+def _sensitivity(
+    frames: CheckedFrames, options: RunOptions, notify: Notify
+) -> tuple[SensitivityRow, ...] | None:
+    """Layers by what quantizing each alone does, if that was asked for."""
+    if options.sensitivity is None:
+        return None
+    from pipeline.report.sensitivity import STATE_NAME as SENSITIVITY_NAME
+    from pipeline.report.sensitivity import measure  # needs onnx, which reports else do not
+
+    rows = measure(
+        options.sensitivity,
+        frames,
+        choose(len(frames.names), _ranking_frames(frames, options)),
+        state=options.output / SENSITIVITY_NAME,
+        digest=frames.digest,
+        notify=lambda done, total: notify("ranking layers", done, total),
+    )
+    return tuple(rows)
 
 
 def _middling(records: RecordArray) -> int:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.report.bootstrap import Interval
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 
 
 class _Part(BaseModel):
@@ -221,14 +221,16 @@ class SensitivityRow(_Part):
     """What quantizing one layer alone does."""
 
     layer: str
+    kind: str | None = Field(default=None, description="its operator, as ONNX calls it")
     drop: float | None = Field(description="mIoU lost, in points")
-    logits_error: float = Field(description="relative error of the logits, 0 to 1")
+    logits_error: float = Field(description="||logits - float's|| / ||float's||, no points: 0 to 1")
+    labels_changed: float | None = Field(default=None, description="share of all pixels")
 
 
 class Report(_Part):
     """The whole report."""
 
-    schema_version: Literal["1.0"] = SCHEMA_VERSION
+    schema_version: Literal["1.1"] = SCHEMA_VERSION
     created_at: str = Field(description="UTC, ISO 8601")
     passed: bool
     summary: str
@@ -257,5 +259,10 @@ class Report(_Part):
     disagreement: Disagreement
     patch_edges: PatchEdges | None = Field(description="null: patch not known, or a single one")
     changed_frames: list[ChangedFrame]
-    sensitivity: list[SensitivityRow] | None = None
+    sensitivity: list[SensitivityRow] | None = Field(
+        default=None, description="greatest error of the logits first"
+    )
+    sensitivity_frames: int | None = Field(
+        default=None, description="frames it was measured on, spread evenly over those scored"
+    )
     provenance: dict[str, Any]

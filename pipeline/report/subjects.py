@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Manifest, open_artifact, read_manifest, sha256_of
+from pipeline.artifact import Artifact, Manifest, open_artifact, read_manifest, sha256_of
 from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.opening import manifest_of, open_engine
@@ -19,6 +19,9 @@ from pipeline.stage import tool_versions
 
 STORE = ".store"
 """Where the build keeps the artifacts of its stages, beside the engines."""
+
+TENSORRT_GRAPH = "model.int8.tensorrt.onnx"
+"""Its name for the int8 spelling, which every TensorRT precision with int8 is built from."""
 
 _TOOLS = ("numpy", "opencv-python", "openvino", "onnxruntime", "tensorrt")
 
@@ -72,6 +75,14 @@ class Subject:
         return found
 
 
+@dataclass(frozen=True)
+class Graphs:
+    """The Q/DQ graph of a candidate and the float graph it was made from."""
+
+    quantized: Path
+    floating: Path
+
+
 def open_subject(name: str, path: Path) -> Subject:
     """Open an engine of any back end.
 
@@ -107,21 +118,75 @@ def _spellings(subject: Subject) -> tuple[str, str, str]:
 
 
 def exact_graph_of(subject: Subject) -> Path | None:
-    """The Q/DQ graph an engine was built from, where the build's store still holds it whole.
+    """The Q/DQ graph an engine was built from, spelled for its back end, where it is whole.
 
-    It is the quantized graph whose own history is the beginning of the engine's.
+    A TensorRT engine has it beside itself, in the precision it was built in. For OpenVINO it is the
+    quantized graph in the build's store whose own history is the beginning of the engine's.
     """
-    if subject.manifest is None or "quantize" not in subject.manifest.provenance:
+    if subject.manifest is None or not _is_quantized(subject.manifest):
+        return None
+    if subject.manifest.facts.get("backend") == "tensorrt":
+        beside = [name for name in subject.manifest.files if name.endswith(".onnx")]
+        return _whole(subject, beside[0]) if beside else None
+    quantized = _quantized_of(subject)
+    return None if quantized is None else quantized.path
+
+
+def graphs_of(candidate: Subject, reference: Subject) -> Graphs | None:
+    """The candidate's Q/DQ graph and the float graph it came from, where both are whole.
+
+    Of a bare Q/DQ file the float graph is the reference, if that is a bare float file.
+    """
+    if candidate.manifest is None:
+        precisions = [each.engine.info.precision for each in (candidate, reference)]
+        if reference.manifest is None and precisions == ["int8", "fp32"]:
+            return Graphs(candidate.path, reference.path)
+        return None
+    quantized = _quantized_of(candidate)
+    floating = _of_history(candidate, "export-*")
+    if quantized is None or floating is None:
+        return None
+    path = quantized.path
+    if candidate.manifest.facts.get("backend") == "tensorrt":
+        path = path.with_name(TENSORRT_GRAPH)
+        if path.name not in quantized.manifest.files:
+            return None
+    return Graphs(path, floating.path)
+
+
+def _is_quantized(manifest: Manifest) -> bool:
+    return "quantize" in manifest.provenance
+
+
+def _quantized_of(subject: Subject) -> Artifact | None:
+    """The artifact with the Q/DQ graphs; the one a search made of it, if one did."""
+    if subject.manifest is None or not _is_quantized(subject.manifest):
+        return None
+    searched = "search" in subject.manifest.provenance
+    return _of_history(subject, "search-*" if searched else "quantize-*")
+
+
+def _of_history(subject: Subject, pattern: str) -> Artifact | None:
+    """The artifact in the build's store whose history is the beginning of the subject's own."""
+    if subject.manifest is None:
         return None
     history = subject.manifest.provenance
-    for path in sorted((subject.path.parent / STORE).glob("quantize-*/artifact.json")):
+    for path in sorted((subject.path.parent / STORE).glob(f"{pattern}/artifact.json")):
         try:
             found = read_manifest(path)
             if all(history.get(stage) == facts for stage, facts in found.provenance.items()):
-                return open_artifact(path).path
+                return open_artifact(path)
         except ArtifactError:
             continue  # altered or half-written: then it is not the graph
     return None
+
+
+def _whole(subject: Subject, name: str) -> Path | None:
+    """A file of the subject's own that is as its manifest says."""
+    path = subject.path.with_name(name)
+    if not path.is_file() or sha256_of(path) != subject.files[name]:
+        return None
+    return path
 
 
 def patch_of(subject: Subject) -> tuple[int, int] | None:

@@ -50,6 +50,7 @@ class ReportOptions:
         patch: (height, width) of the network's patches, ``None`` if not known.
         left_out: one line for each frame that was not scored.
         sensitivity: rows of that chart, if it was measured.
+        sensitivity_frames: on how many frames.
         provenance: plain JSON.
     """
 
@@ -62,6 +63,7 @@ class ReportOptions:
     patch: tuple[int, int] | None = None
     left_out: tuple[str, ...] = ()
     sensitivity: tuple[schema.SensitivityRow, ...] | None = None
+    sensitivity_frames: int | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -126,6 +128,7 @@ def summarise(records: RecordArray, names: Sequence[str], options: ReportOptions
         ),
         changed_frames=changed_frames(records, names),
         sensitivity=None if options.sensitivity is None else list(options.sensitivity),
+        sensitivity_frames=options.sensitivity_frames,
         provenance=options.provenance,
     )
 

@@ -81,6 +81,18 @@ def attribution(section: Attribution) -> str:
     return f"{claims[section.cause]} {parts}" + (f" They part first at {first}." if first else "")
 
 
+def sensitivity(report: Report) -> str:
+    """The layer that costs most on its own."""
+    rows = report.sensitivity or []
+    first = rows[0]
+    frames = report.sensitivity_frames
+    on = "" if frames is None else f" on {frames} frame{'' if frames == 1 else 's'}"
+    return (
+        f"Most sensitive of {len(rows)} layers{on}: {first.layer}, which quantized alone moves the "
+        f"logits by {100 * first.logits_error:.2f} % of their norm."
+    )
+
+
 def data(report: Report) -> str:
     """How many frames of what."""
     dataset = report.provenance.get("dataset", {})

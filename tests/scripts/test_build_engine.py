@@ -413,6 +413,10 @@ def test_the_gate_exits_1_and_withdraws_the_engine(made: tuple[Path, Path], run:
     assert (gate["split"], gate["frames"], gate["scored"]) == ("val", 2, "engine")
     assert gate["drop"] == gate["reference"]["miou"] - gate["candidate"]["miou"]
     assert (output / f"{NAME}.xml").is_file()
+    manifest = output / f"{NAME}.xml.json"
+    assert open_artifact(manifest).facts["gate"] == gate
+    assert run(output)[0] == 0
+    assert open_artifact(manifest).facts["gate"] == gate, "a build without a gate forgot it"
     worst = gate["worst_class"]["drop"]
     assert worst > 0, "int8 of this network must lose a class something, or nothing is tested"
     code, out, err = run(output, "--json", max_drop=99, max_class_drop=worst / 2)

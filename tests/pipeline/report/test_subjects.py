@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,20 @@ def test_identity_is_of_contents_not_of_places(tmp_path: Path) -> None:
     assert first.identity() == moved.identity()
     assert first.identity() != _subject(tmp_path, info=("openvino", "fp32")).identity()
     json.dumps([first.identity(), first.provenance(), machine()], allow_nan=False)
+
+
+def test_a_tensorrt_engine_has_its_exact_graph_beside_it(tmp_path: Path) -> None:
+    """Not OpenVINO's, though that lies in the store under the same history."""
+    _store(tmp_path, "1", HISTORY)
+    own = tmp_path / "engine.onnx"
+    own.write_bytes(b"int8 spelling")
+    subject = _subject(tmp_path, info=("tensorrt", "int8"), facts={"backend": "tensorrt"})
+    assert subject.manifest is not None
+    files = {"engine.xml": "a", "engine.onnx": sha256_of(own)}
+    whole = replace(
+        subject, manifest=subject.manifest.model_copy(update={"files": files}), files=files
+    )
+    assert exact_graph_of(whole) == own
+    own.write_bytes(b"altered")
+    assert exact_graph_of(whole) is None
+    assert exact_graph_of(subject) is None
