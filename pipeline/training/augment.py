@@ -100,7 +100,8 @@ def _scaled_crop(
         )
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     part = cv2.resize(part, (size[1], size[0]), interpolation=how)
-    truth = cv2.resize(truth, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+    # Exact: plain INTER_NEAREST is up to a pixel off the picture, and poles are two wide.
+    truth = cv2.resize(truth, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
     return np.asarray(part, np.uint8), np.asarray(truth, np.uint8)
 
 

@@ -21,10 +21,13 @@ from torch import Tensor
 IGNORE = 255
 
 
-def class_weights(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """ENet weights of pixel shares (C,), float32 with mean 1 over classes with share > 0."""
+def class_weights(shares: npt.NDArray[np.float64], balance: float = 1.0) -> npt.NDArray[np.float32]:
+    """ENet weights of pixel shares (C,) to the power ``balance``.
+
+    float32 with mean 1 over classes with share > 0; 1 for the others.
+    """
     present = shares > 0
-    weights = np.where(present, 1.0 / np.log(1.02 + shares), 0.0)
+    weights = np.where(present, np.log(1.02 + shares) ** -balance, 0.0)
     if present.any():
         weights = weights / weights[present].mean()
     return np.where(present, weights, 1.0).astype(np.float32)
