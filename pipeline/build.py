@@ -39,6 +39,7 @@ from pipeline.report.frames import CheckedFrames, check_frames
 from pipeline.stage import Notify, StageEvent
 from pipeline.stages.build_openvino import BuildOpenVINOConfig, BuildOpenVINOStage
 from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
+from pipeline.stages.choose import ChooseConfig, ChooseStage
 from pipeline.stages.compare import CompareConfig, CompareStage
 from pipeline.stages.export import ExportConfig, ExportStage
 from pipeline.stages.inject import InjectConfig, InjectStage, checkpoint_artifact
@@ -111,8 +112,7 @@ class _Build:
             )
         scoring = check_frames(dataset.root, SPLIT) if options.gate is not None else None
 
-        form = InjectConfig.model_validate({"preset": preset, "form": options.injection})
-        deploy = InjectStage(form, self.store, self.told).run(checkpoint)
+        deploy = self.inject(checkpoint, preset, checking)
         graph = ExportStage(
             ExportConfig(
                 batch=options.batch, height=options.shape[0], width=options.shape[1],
@@ -169,6 +169,26 @@ class _Build:
             None if comparison is None else {key: comparison[key] for key in kept},
             tuple(dict.fromkeys(self.cached)), time.perf_counter() - self.start,
         )  # fmt: skip
+
+    def inject(self, checkpoint: Artifact, preset: str, frames: FrameList) -> Artifact:
+        """The deploy checkpoint, in the form asked for.
+
+        What ``auto`` weighs is INT8's error, so a float network is injected whole: nothing is lost.
+        """
+        options = self.options
+        form, plan = options.injection, []
+        if form == "auto" and "int8" not in options.precision:
+            form = "full"
+        elif form == "auto":
+            settings = options.settings
+            config = ChooseConfig(
+                preset=preset, batch=options.batch, height=options.shape[0],
+                width=options.shape[1], opset=options.opset, settings=settings.as_json(),
+                frames=frames.sha256,
+            )  # fmt: skip
+            plan = [ChooseStage(config, settings, self.store, frames, self.told).run(checkpoint)]
+        injecting = InjectConfig.model_validate({"preset": preset, "form": form})
+        return InjectStage(injecting, self.store, self.told).run(checkpoint, *plan)
 
     def told(self, event: StageEvent) -> None:
         if event.cached:
@@ -319,4 +339,6 @@ def _checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]:
 def _name(options: BuildOptions, preset: str) -> str:
     height, width = options.shape
     batch = f"-b{options.batch}" if options.batch > 1 else ""
-    return f"{preset}-{options.precision}-{height}x{width}{batch}"
+    # Never in the place of an engine that is meant to be used.
+    form = "-train" if options.injection == "train" else ""
+    return f"{preset}{form}-{options.precision}-{height}x{width}{batch}"

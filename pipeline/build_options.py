@@ -14,7 +14,7 @@ from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
 
 BACKENDS = ("openvino", "tensorrt", "all")
 PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16")
-INJECTIONS = ("full", "split")
+INJECTIONS = ("full", "split", "auto", "train")
 DEFAULT_SHAPE = (512, 1024)
 
 # Options of the command by the builder's own names for them.

@@ -114,7 +114,11 @@ def build_parser() -> Parser:
     made.add_argument("--checkpoint", type=Path, metavar="FILE")
     made.add_argument("--preset", metavar="NAME")
     made.add_argument("--backend", default="openvino")
-    made.add_argument("--injection", default="split")
+    made.add_argument("--injection", default="split", choices=("full", "split", "auto"))
+    made.add_argument(
+        "--form", default="deploy", choices=("deploy", "train"),
+        help="of a candidate that is built; train: branches apart, not injected, for study",
+    )  # fmt: skip
     made.add_argument("--frames", type=positive_int, default=128, help="calibration frames")
     made.add_argument(
         "--engines", type=Path, default=Path("engines"), metavar="DIR", help="where they are kept"
@@ -172,6 +176,11 @@ def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> 
     """Open what has a path, build and open what is a precision, find the exact graph."""
     asked = {"--reference": options.reference, "--candidate": options.candidate}
     found: dict[str, Subject] = {}
+    if options.form == "train" and options.candidate not in PRECISIONS:
+        raise UsageError(
+            f"--form train is of a candidate that is built: give a precision "
+            f"({', '.join(PRECISIONS)}), not a file"
+        )
     for option, name in asked.items():
         if name in PRECISIONS:
             continue
@@ -184,7 +193,11 @@ def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> 
     for option, name in asked.items():
         if name in PRECISIONS:
             other = next(iter(found.values()), None)
-            found[option] = opened(name, built(options, name, other).engine, stack)
+            injection = options.injection
+            if options.form == "train" and option == "--candidate":
+                injection = "train"
+            engine = built(options, name, other, injection).engine
+            found[option] = opened(name, engine, stack)
     reference, candidate = told_apart(found["--reference"], found["--candidate"])
     graph = exact_graph_of(candidate)
     exact = opened("exact graph", graph, stack) if graph and with_exact else None
@@ -214,7 +227,7 @@ def opened(name: str, path: Path, stack: ExitStack) -> Subject:
     return subject
 
 
-def built(options: Namespace, precision: str, other: Subject | None) -> BuildResult:
+def built(options: Namespace, precision: str, other: Subject | None, injection: str) -> BuildResult:
     """Build an engine, or find it; of the other one's size and preset where not told."""
     for package in BUILD_PACKAGES:
         if find_spec(package) is None:
@@ -232,7 +245,7 @@ def built(options: Namespace, precision: str, other: Subject | None) -> BuildRes
         BuildOptions(
             precision=precision, backend=options.backend, checkpoint=options.checkpoint,
             preset=preset, shape=shape or DEFAULT_SHAPE, dataset=dataset_root(options.dataset),
-            frames=options.frames, output=options.engines, injection=options.injection,
+            frames=options.frames, output=options.engines, injection=injection,
         )
     )  # fmt: skip
 

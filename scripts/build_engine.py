@@ -81,8 +81,9 @@ def build_parser() -> Parser:
         help="split they come from; val and test only with --force-split")  # fmt: skip
     add("--force-split", action="store_true", help="calibrate on val or test; recorded")
     add("--output", type=Path, default=Path("engines"), metavar="DIR")
-    add("--injection", choices=("full", "split"), default="split",
-        help="form of locality injection")  # fmt: skip
+    add("--injection", choices=("full", "split", "auto"), default="split",
+        help="form of locality injection; auto: block by block, what INT8 loses against what "
+        "splitting costs, both measured (default: %(default)s)")  # fmt: skip
     add("--estimator", choices=("minmax", "mean-minmax", "percentile"), default="minmax",
         help="of activation ranges")  # fmt: skip
     add("--opset", type=int, choices=(17, 18, 19), default=17)

@@ -42,6 +42,7 @@ from models.repmlp import (
     units_of,
 )
 from models.segmenter import MEAN_RGB, STD_RGB, Segmenter
+from pipeline.lowering.fc3 import lower_fc3
 from pipeline.lowering.graph import FLOAT, UINT8, GraphWriter
 from pipeline.lowering.head import lower_head
 from pipeline.lowering.parts import (
@@ -56,22 +57,25 @@ from pipeline.lowering.parts import (
     per_channel,
     split_map,
 )
+from pipeline.lowering.train_form import lower_branches
 
 INPUT, OUTPUT = "frames", "logits"
 
 
 def lower(
-    model: Segmenter, *, batch: int, height: int, width: int, opset: int, metadata: dict[str, str]
-) -> onnx.ModelProto:
+    model: Segmenter, *, batch: int, height: int, width: int, opset: int, metadata: dict[str, str],
+    apart: bool = False,
+) -> onnx.ModelProto:  # fmt: skip
     """The network at a fixed shape, from uint8 BGR frames (N, H, W, 3) to float32 logits.
 
     Args:
-        model: in deploy form and evaluation mode.
+        model: in evaluation mode, and in deploy form unless ``apart``.
         batch: frames in one input.
         height: of the input in pixels; whole patches.
         width: likewise.
         opset: 17 to 19.
         metadata: strings kept in the model.
+        apart: take blocks in training form too, their branches apart: for study.
 
     Returns:
         A checked model: ``frames`` uint8 (N, H, W, 3) -> ``logits`` float32 (N, classes, H/4, W/4).
@@ -83,6 +87,9 @@ def lower(
     if not 17 <= opset <= 19:
         raise ModelError(f"opset must be 17, 18 or 19, got {opset}")
     check_input_size(height, width, model.backbone.config.unit)
+    for name, block in model.backbone.repmlp_blocks():
+        if not (block.deploy or apart):
+            raise ModelError(f"{name} is in train form: inject locality first")
     writer = GraphWriter(opset)
     levels = _backbone(writer, model, batch, height, width)
     logits = lower_head(writer, model.head, levels)
@@ -140,23 +147,12 @@ def _unit(g: GraphWriter, unit: RepMLPUnit, x: str, p: Patches, name: str) -> st
 def _block(
     g: GraphWriter, block: RepMLPBlock, norm: nn.Module, x: str, p: Patches, name: str
 ) -> str:
-    if not block.deploy:
-        raise ModelError(f"{name} is in train form: inject locality first")
     scale, shift = affine(norm)
     gate = _gate(g, block, scale, shift, x, p, f"{name}.gp")
     scaled = g.op("Mul", [x, g.const(f"{name}.prebn.scale", per_channel(scale))], f"{name}.scale")
     shifted = g.const(f"{name}.prebn.shift", per_channel(shift))
     x = g.op("Add", [scaled, shifted], f"{name}.prebn")
-    y = _fc3(g, block, x, p, f"{name}.fc3")
-    if block.local is not None:
-        # Set s serves channels s, S + s, 2S + s...: the kernel repeats over the groups.
-        groups = block.channels // block.sets
-        weight = np.tile(as_float64(block.local.weight), (groups, 1, 1, 1))
-        bias = np.tile(as_float64(block.local.bias), groups)
-        local = g.conv(
-            x, weight, bias, f"{name}.local", padding=weight.shape[-1] // 2, groups=block.channels
-        )
-        y = g.op("Add", [y, local], f"{name}.sum")
+    y = (_merged if block.deploy else lower_branches)(g, block, x, p, name)
     if p.batch == 1:
         return g.op("Mul", [y, gate], name)
     y = g.reshape(y, (p.batch, p.rows * p.cols, block.channels, p.side, p.side), f"{name}.images")
@@ -164,23 +160,20 @@ def _block(
     return g.reshape(y, (p.count, block.channels, p.side, p.side), name)
 
 
-def _fc3(g: GraphWriter, block: RepMLPBlock, x: str, p: Patches, name: str) -> str:
-    sets, area = block.sets, block.h * block.w
-    groups = block.channels // sets
-    # ONNX multiplies rows by (in, out).
-    matrix = np.swapaxes(as_float64(block.fc3_matrix()), 1, 2)
-    bias = as_float64(block.fc3.bias).reshape(sets, area)
-    if sets == 1:
-        x = g.reshape(x, (p.count * groups, area), f"{name}.rows")
-        x = g.op("MatMul", [x, g.const(f"{name}.weight", matrix[0])], name)
-        x = g.op("Add", [x, g.const(f"{name}.bias", bias[0])], f"{name}.biased")
-    else:
-        x = g.reshape(x, (p.count * groups, sets, area), f"{name}.sets")
-        x = g.transpose(x, (1, 0, 2), f"{name}.rows")
-        x = g.op("MatMul", [x, g.const(f"{name}.weight", matrix)], name)
-        x = g.op("Add", [x, g.const(f"{name}.bias", bias[:, None])], f"{name}.biased")
-        x = g.transpose(x, (1, 0, 2), f"{name}.channels")
-    return g.reshape(x, (p.count, block.channels, block.h, block.w), f"{name}.patches")
+def _merged(g: GraphWriter, block: RepMLPBlock, x: str, p: Patches, name: str) -> str:
+    matrix = as_float64(block.fc3_matrix())
+    bias = as_float64(block.fc3.bias).reshape(block.sets, -1)
+    y = lower_fc3(g, matrix, bias, block.channels, x, p, f"{name}.fc3")
+    if block.local is None:
+        return y
+    # Set s serves channels s, S + s, 2S + s...: the kernel repeats over the groups.
+    groups = block.channels // block.sets
+    weight = np.tile(as_float64(block.local.weight), (groups, 1, 1, 1))
+    bias = np.tile(as_float64(block.local.bias), groups)
+    local = g.conv(
+        x, weight, bias, f"{name}.local", padding=weight.shape[-1] // 2, groups=block.channels
+    )
+    return g.op("Add", [y, local], f"{name}.sum")
 
 
 def _gate(

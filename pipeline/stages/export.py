@@ -63,6 +63,7 @@ class ExportStage(Stage):
         graph = lower(
             model, batch=config.batch, height=config.height, width=config.width,
             opset=config.opset, metadata={"preset": preset.name, "checkpoint": source.sha256},
+            apart=deploy.facts["form"] == "train",
         )  # fmt: skip
         path = folder / "model.onnx"
         onnx.save(graph, path)

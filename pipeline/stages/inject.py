@@ -10,7 +10,7 @@ from typing import Literal
 from models.checkpoints import load_segmenter, save_segmenter
 from models.locality import TOLERANCE, inject_locality
 from pipeline.artifact import Artifact, Manifest, hash_of, sha256_of
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckFailedError, CheckpointError
 from pipeline.stage import Product, Stage, StageConfig
 
 
@@ -27,14 +27,20 @@ def checkpoint_artifact(path: Path) -> Artifact:
 
 
 class InjectConfig(StageConfig):
-    """``preset`` where the checkpoint does not say it; ``form`` of injection."""
+    """``preset`` where the checkpoint does not say it; ``form`` of injection.
+
+    ``auto`` takes each block's form from the plan, a second input; ``train`` merges nothing.
+    """
 
     preset: str | None = None
-    form: Literal["full", "split"] = "split"
+    form: Literal["full", "split", "auto", "train"] = "split"
 
 
 class InjectStage(Stage):
-    """One input: the checkpoint. A checkpoint already in deploy form passes through as it is."""
+    """Inputs: the checkpoint, and for ``auto`` the plan of stage ``choose-injection``.
+
+    A checkpoint already in deploy form passes through as it is.
+    """
 
     name = "inject"
     version = 1
@@ -43,12 +49,22 @@ class InjectStage(Stage):
     config: InjectConfig
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
-        """See ``Stage``. Raises ``InjectionError`` naming a block that cannot be merged."""
-        (source,) = inputs
+        """See ``Stage``.
+
+        Raises:
+            InjectionError: a block cannot be merged; names it.
+            CheckFailedError: the training form of a checkpoint that has it no more.
+        """
+        source, form = inputs[0], self.config.form
         model, preset, report = load_segmenter(source.path, self.config.preset)
         proofs = []
-        if report.form == "train":
-            injection = inject_locality(model, self.config.form)
+        if form == "train" and report.form != "train":
+            raise CheckFailedError(
+                f"'{source.path}' is in deploy form: its branches are merged already"
+            )
+        if report.form == "train" and form != "train":
+            forms = inputs[1].facts["forms"] if form == "auto" else form
+            injection = inject_locality(model, forms)
             model, proofs = injection.model, [asdict(proof) for proof in injection.proofs]
         save_segmenter(model, preset.name, folder / "deploy.safetensors")
         return Product(
@@ -56,7 +72,8 @@ class InjectStage(Stage):
             facts={
                 "preset": preset.name,
                 "naming": report.naming,
-                "form": self.config.form if proofs else "as in the checkpoint",
+                "form": form if proofs or form == "train" else "as in the checkpoint",
+                "forms": {proof["block"]: proof["form"] for proof in proofs},
                 "skipped": list(report.skipped),
                 "tolerance": TOLERANCE,
                 "error": max((p["error"] for p in proofs), default=None),

@@ -1,0 +1,37 @@
+"""FC3 of a RepMLP block -> ONNX nodes: a matrix product over the positions of each patch."""
+
+from __future__ import annotations
+
+from pipeline.lowering.graph import GraphWriter
+from pipeline.lowering.parts import Array, Patches
+
+
+def lower_fc3(
+    g: GraphWriter, matrix: Array, bias: Array, channels: int, x: str, p: Patches, name: str
+) -> str:
+    """(P, C, h, w) -> the same, each channel times its share-set's matrix.
+
+    Args:
+        g: writer.
+        matrix: (S, h*w out, h*w in); channel c has set c mod S.
+        bias: (S, h*w).
+        channels: C.
+        x: the patches.
+        p: how they lie.
+        name: of the nodes.
+    """
+    sets, area, _inner = matrix.shape
+    groups = channels // sets
+    # ONNX multiplies rows by (in, out).
+    matrix = matrix.swapaxes(1, 2)
+    if sets == 1:
+        x = g.reshape(x, (p.count * groups, area), f"{name}.rows")
+        x = g.op("MatMul", [x, g.const(f"{name}.weight", matrix[0])], name)
+        x = g.op("Add", [x, g.const(f"{name}.bias", bias[0])], f"{name}.biased")
+    else:
+        x = g.reshape(x, (p.count * groups, sets, area), f"{name}.sets")
+        x = g.transpose(x, (1, 0, 2), f"{name}.rows")
+        x = g.op("MatMul", [x, g.const(f"{name}.weight", matrix)], name)
+        x = g.op("Add", [x, g.const(f"{name}.bias", bias[:, None])], f"{name}.biased")
+        x = g.transpose(x, (1, 0, 2), f"{name}.channels")
+    return g.reshape(x, (p.count, channels, p.side, p.side), f"{name}.patches")

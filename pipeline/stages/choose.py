@@ -1,0 +1,251 @@
+"""Which blocks to inject whole and which to split: what INT8 loses in each, against what it costs.
+
+Both forms are lowered and quantized from the same frames. Then, block by block and by measurement:
+
+* *error*: the block alone in int8 and all else in float, executed exactly; e = ||logits - float's||
+  / ||float's||, in either form.
+* *extra*: the time of the split engine minus its time without that one convolution and its sum.
+  Engines take turns, so that what slows the machine slows all of them; medians of the differences.
+
+A block is split where that removes a greater share of the error than it adds to the time:
+
+    (e_full^2 - e_split^2) / sum over blocks of e_full^2   >   extra / time of the engine unsplit
+
+Errors of different blocks are independent enough that their squares add; so both sides are shares
+of the whole network's. The numbers, and so the decision, are measured once and kept with the
+artifact; from the same numbers the decision is always the same.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from calibration.ablation import Ablation
+from calibration.frames import FrameList
+from calibration.quantize import QuantizeSettings, quantize
+from models.checkpoints import load_segmenter
+from models.locality import inject_locality
+from models.segmenter import Segmenter
+from pipeline.artifact import Artifact
+from pipeline.engines.base import Engine
+from pipeline.engines.cpu import cpu_features, cpu_model
+from pipeline.engines.onnxruntime import OnnxRuntimeEngine
+from pipeline.engines.openvino import OpenVINOEngine
+from pipeline.lowering.cost import multiply_adds
+from pipeline.lowering.network import lower
+from pipeline.stage import Notify, Product, Stage, StageConfig
+from pipeline.stages.export import check_count
+from pipeline.store import Store
+from pipeline.verify import AgreementMeter, batches
+
+PLAN = "injection.json"
+SECONDS = 6.0
+"""Spent on timing at most, once every engine has run ``LEAST`` times."""
+LEAST, MOST = 5, 41
+
+Stack = npt.NDArray[np.uint8]
+
+
+class ChooseConfig(StageConfig):
+    """Preset where the checkpoint does not say it, the engine's shape, how ranges are found, and
+    the hash of the frames that calibrate and judge."""
+
+    preset: str | None
+    batch: int
+    height: int
+    width: int
+    opset: int
+    settings: dict[str, Any]
+    frames: str
+    check_frames: int = 8
+
+
+@dataclass(frozen=True)
+class BlockFacts:
+    """What was measured of one block.
+
+    Attributes:
+        block: its name.
+        full_error: relative error of the logits with this block alone in int8, injected whole.
+        split_error: the same, split.
+        extra_ms: milliseconds the split engine takes longer for this block's convolution.
+        error_share: share of all blocks' squared full error that splitting this one removes.
+        time_share: ``extra_ms`` over the time of the engine with no block split.
+        form: the decision.
+    """
+
+    block: str
+    full_error: float
+    split_error: float
+    extra_ms: float
+    error_share: float
+    time_share: float
+    form: str
+
+
+def decide(
+    errors: Mapping[str, tuple[float, float]], extra: Mapping[str, float], unsplit: float
+) -> list[BlockFacts]:
+    """The rule of the module's docstring.
+
+    Args:
+        errors: (full, split) relative errors by block.
+        extra: milliseconds by block; below zero is noise and counts as nothing.
+        unsplit: milliseconds of the engine without any of them, > 0.
+    """
+    total = sum(full**2 for full, _split in errors.values())
+    found = []
+    for block, (full, split) in errors.items():
+        removed = max(0.0, full**2 - split**2) / total if total else 0.0
+        added = max(0.0, extra[block]) / unsplit
+        form = "split" if removed > added else "full"
+        found.append(BlockFacts(block, full, split, extra[block], removed, added, form))
+    return found
+
+
+def without_convolution(model: onnx.ModelProto, block: str) -> onnx.ModelProto:
+    """A split Q/DQ graph in which one block's FC3 goes on alone: for timing, not for labels."""
+    shorter = onnx.ModelProto()
+    shorter.CopyFrom(model)
+    graph = shorter.graph
+    total = next(node for node in graph.node if node.name == f"{block}.sum")
+    kept = next(name for name in total.input if name != f"{block}.local")
+    nodes = [node for node in graph.node if node.name not in (total.name, f"{block}.local")]
+    for node in nodes:
+        node.input[:] = [kept if name == total.output[0] else name for name in node.input]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return shorter
+
+
+class ChooseStage(Stage):
+    """One input: the checkpoint. A checkpoint in deploy form has nothing left to choose.
+
+    Its facts: ``forms`` by block, ``blocks`` (see ``BlockFacts``), ``unsplit_ms``, ``rounds`` and
+    ``frames``, and on which device the times were measured.
+    """
+
+    name = "choose-injection"
+    version = 1
+    produces = "injection-plan"
+    tools = ("torch", "nncf", "onnx", "onnxruntime", "openvino")
+    config: ChooseConfig
+
+    def __init__(
+        self, config: ChooseConfig, settings: QuantizeSettings, store: Store, frames: FrameList,
+        notify: Notify | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(config, store, notify)
+        self.settings, self.frames = settings, frames
+
+    def device(self) -> dict[str, Any]:
+        """Times are this CPU's."""
+        return {"cpu": cpu_model(), "features": list(cpu_features())}
+
+    def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
+        """See ``Stage``."""
+        (source,) = inputs
+        model, _preset, report = load_segmenter(source.path, self.config.preset)
+        facts: dict[str, Any] = {"forms": {}, "blocks": [], "device": self.device()}
+        if report.form == "train":
+            facts |= self._measure(model, folder)
+        (folder / PLAN).write_text(json.dumps({"forms": facts["forms"]}), encoding="utf-8")
+        return Product(main=PLAN, facts=facts)
+
+    def _measure(self, model: Segmenter, folder: Path) -> dict[str, Any]:
+        names = [name for name, _block in model.backbone.repmlp_blocks()]
+        config = self.config
+        errors: dict[str, list[float]] = {name: [] for name in names}
+        stacks: list[Stack] = []
+        quantized = onnx.ModelProto()
+        for form in ("full", "split"):
+            graph = lower(
+                inject_locality(model, form).model, batch=config.batch, height=config.height,
+                width=config.width, opset=config.opset, metadata={},
+            )  # fmt: skip
+            if not stacks:
+                cost = sum(multiply_adds(graph).values())
+                count = check_count(cost, config.check_frames)
+                images = self.frames.images(config.height, config.width)
+                stacks = list(batches(images, config.batch, count))
+            quantized = quantize(graph, stacks, len(stacks), self.settings)
+            for name, error in _errors(quantized, graph, names, stacks, folder).items():
+                errors[name].append(error)
+        times = _times(quantized, names, stacks[0], folder)
+        whole = times.pop("")
+        extra = {name: float(np.median(whole - each)) * 1e3 for name, each in times.items()}
+        unsplit = float(np.median(whole)) * 1e3 - sum(max(0.0, value) for value in extra.values())
+        found = decide(
+            {name: (full, split) for name, (full, split) in errors.items()}, extra,
+            max(unsplit, 1e-6),
+        )  # fmt: skip
+        return {
+            "forms": {each.block: each.form for each in found},
+            "blocks": [asdict(each) for each in found],
+            "unsplit_ms": unsplit,
+            "rounds": len(whole),
+            "frames": len(stacks) * config.batch,
+        }
+
+
+def _errors(
+    quantized: onnx.ModelProto, graph: onnx.ModelProto, names: Sequence[str],
+    stacks: Sequence[Stack], folder: Path,
+) -> dict[str, float]:  # fmt: skip
+    """Relative error of the logits with each block's own layers quantized, and nothing else."""
+    ablation = Ablation(quantized, graph)
+    path = folder / "mixed.onnx"
+
+    def run(model: onnx.ModelProto) -> list[npt.NDArray[np.float32]]:
+        onnx.save(model, path)
+        with OnnxRuntimeEngine(path) as engine:
+            return [engine.infer(stack) for stack in stacks]
+
+    reference = run(graph)
+    found = {}
+    for name in names:
+        own = [each for each in ablation.layers if each == name or each.startswith(f"{name}.")]
+        meter = AgreementMeter()
+        for mine, theirs in zip(run(ablation.only(own)), reference, strict=True):
+            meter.add(mine, theirs)
+        found[name] = meter.result().logits
+    path.unlink()
+    return found
+
+
+def _times(
+    quantized: onnx.ModelProto, names: Sequence[str], stack: Stack, folder: Path
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Seconds of the split engine, ``""``, and of it without each block's convolution, by turns."""
+    path = folder / "timed.onnx"
+    with ExitStack() as open_engines:
+        engines: dict[str, Engine] = {}
+        for name in ("", *names):
+            onnx.save(without_convolution(quantized, name) if name else quantized, path)
+            engines[name] = open_engines.enter_context(
+                OpenVINOEngine(path, precision="int8", slots=1)
+            )
+            engines[name].infer(stack)  # the first run plans and allocates
+        path.unlink()
+        seconds: dict[str, list[float]] = {name: [] for name in engines}
+        begin = time.perf_counter()
+        order = list(engines)
+        for turn in range(MOST):
+            if turn >= LEAST and time.perf_counter() - begin > SECONDS:
+                break
+            for name in order:
+                start = time.perf_counter()
+                engines[name].infer(stack)
+                seconds[name].append(time.perf_counter() - start)
+            order.append(order.pop(0))  # nobody always runs after the same one
+    return {name: np.array(each) for name, each in seconds.items()}
