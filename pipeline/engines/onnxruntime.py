@@ -44,7 +44,7 @@ class OnnxRuntimeEngine:
                 "onnxruntime", "build", why="running the exact graph"
             ) from error
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised; told twice they confuse
         options.intra_op_num_threads = threads
         if exact:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -100,7 +100,12 @@ class OnnxRuntimeEngine:
         return self._run(frames)
 
     def _run(self, frames: FrameBatch) -> OutputBatch:
-        outputs = self._session.run(None, {self.inputs[0].name: frames})
+        try:
+            outputs = self._session.run(None, {self.inputs[0].name: frames})
+        except Exception as error:
+            # As above: its exceptions share no class but this one.
+            first = str(error).splitlines()[0]
+            raise EngineError(f"ONNX Runtime failed on '{self.info.path}': {first}") from error
         return np.asarray(outputs[0])
 
     def close(self) -> None:

@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Measure speed against peers, in turns within one run, and show it with its spread.
+
+With no arguments: the shipped network at 512x1024, against PyTorch, ONNX Runtime and OpenVINO's own
+benchmark_app. Engines are built as build_engine.py builds them, and kept. Nothing but the machine
+should run meanwhile; what others used of it is measured and told.
+
+With --json, one object on stdout: docs/benchmarks/benchmark.schema.json describes it, and
+docs/benchmarks/README.md how to read it. --save keeps it; the README's table is made from those:
+
+    python -m pipeline.benchmark.table --readme README.md
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from rich.markup import escape
+
+from pipeline.console import (
+    EXIT_OK,
+    Parser,
+    parse_shape,
+    positive_int,
+    print_json,
+    run_command,
+    say,
+    stderr,
+    warn,
+)
+from pipeline.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from pipeline.benchmark.options import BenchmarkOptions
+    from pipeline.benchmark.run import Listener
+    from pipeline.benchmark.schema import Benchmark
+    from pipeline.stage import StageEvent
+
+PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetensors")
+
+
+def build_parser() -> Parser:
+    """Every option of the command."""
+    parser = Parser(description=__doc__.partition("\n\nWith --json")[0])
+    add = parser.add_argument
+    add("--preset", metavar="NAME", help="size of the network (default: the checkpoint's, edge-s)")
+    add(
+        "--checkpoint", type=Path, metavar="FILE", help="trained network (default: the shipped one)"
+    )
+    add("--random-weights", action="store_true", help="an untrained network: speed alone")
+    add("--shape", type=parse_shape, default=(512, 1024), metavar="HxW",
+        help="of the engine's input (default: 512x1024)")  # fmt: skip
+    add("--against", default="torch,onnxruntime,benchmark_app", metavar="A,B",
+        help="peers, or none (default: %(default)s)")  # fmt: skip
+    add("--rounds", type=positive_int, default=7, metavar="N",
+        help="turns that everyone gets (default: %(default)s)")  # fmt: skip
+    add("--video", type=Path, metavar="FILE", help="clip to segment (default: rendered streets)")
+    add("--dataset", metavar="ROOT",
+        help="Cityscapes tree, calibrates (default: CITYSCAPES_DATASET, or streets)")  # fmt: skip
+    add("--frames", type=positive_int, default=128, metavar="N", help="calibration frames")
+    add("--engines", type=Path, default=Path("engines"), metavar="DIR",
+        help="where engines are built and kept (default: %(default)s)")  # fmt: skip
+    add("--roofline", action="store_true",
+        help="only the int8 engine's layers against what the CPU can do")  # fmt: skip
+    out = parser.add_argument_group("where the result goes")
+    out.add_argument("--json", action="store_true", help="one object on stdout")
+    out.add_argument("--save", type=Path, metavar="FILE.json", help="the same into a file")
+    out.add_argument("--html", type=Path, nargs="?", const=Path("benchmark.html"), metavar="FILE",
+                     help="a page (default name: benchmark.html)")  # fmt: skip
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, measure, print."""
+    options = build_parser().parse_args(arguments)
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise MissingDependencyError(package, "build", why="the benchmark")
+    from pipeline.benchmark.page import write_page, write_text
+
+    asked = read_options(options, arguments)
+    if asked.random_weights:
+        warn("random weights: the labels of these engines mean nothing, only their speed does")
+    with stderr.status("preparing") as status:
+        listener = make_listener(asked.rounds, status.update)
+        if options.roofline:
+            from pipeline.benchmark.roofline import as_markdown
+            from pipeline.benchmark.run import profile_only
+
+            roofs = profile_only(asked, listener)
+            status.stop()
+            if options.save is not None:
+                write_text(options.save, roofs.model_dump_json(indent=1) + "\n")
+            if options.json:
+                print_json(roofs.model_dump(mode="json"))
+            else:
+                sys.stdout.write(as_markdown(roofs))
+            return EXIT_OK
+        from pipeline.benchmark.run import run
+
+        benchmark = run(asked, listener)
+    tell(benchmark)
+    if options.save is not None:
+        write_text(options.save, benchmark.model_dump_json(indent=1) + "\n")
+    if options.html is not None:
+        write_page(options.html, benchmark)
+        say(f"page: {escape(str(options.html))}")
+    if options.json:
+        print_json(benchmark.model_dump(mode="json"))
+    return EXIT_OK
+
+
+def read_options(options: Namespace, arguments: list[str] | None) -> BenchmarkOptions:
+    """The command's options as the library's. Raises ``UsageError`` where they contradict."""
+    from calibration.cityscapes import dataset_root
+    from pipeline.benchmark.options import BenchmarkOptions, parse_against
+
+    words = sys.argv[1:] if arguments is None else arguments
+    return BenchmarkOptions(
+        preset=options.preset, checkpoint=options.checkpoint,
+        random_weights=options.random_weights, shape=options.shape,
+        against=parse_against(options.against), rounds=options.rounds,
+        dataset=dataset_root(options.dataset), frames=options.frames, engines=options.engines,
+        video=options.video, command=shlex.join(["scripts/benchmark.py", *words]),
+    )  # fmt: skip
+
+
+def make_listener(rounds: int, update: Callable[[str], None]) -> Listener:
+    """What is under way, on the terminal."""
+    from pipeline.benchmark.run import Listener
+
+    def staged(event: StageEvent) -> None:
+        if event.seconds is None:
+            update(f"{event.stage} ...")
+        elif not event.cached:
+            say(f"  {event.stage:<24}{event.seconds:6.1f} s")
+
+    return Listener(
+        staged,
+        lambda line: update(escape(line)),
+        lambda number, row: update(f"round {number + 1} of {rounds}: {escape(row)}"),
+    )
+
+
+def tell(benchmark: Benchmark) -> None:
+    """The result, for a person at a terminal."""
+    from pipeline.benchmark.table import as_markdown
+
+    say(escape(as_markdown(benchmark)))
+    if benchmark.machine.loaded is not None:
+        warn(f"{benchmark.machine.loaded}: ratios are less certain than they look")
+
+
+if __name__ == "__main__":
+    run_command(main)
