@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from pipeline.lowering.graph import GraphWriter
 from pipeline.lowering.parts import Array, Patches
+
+
+def uneven(bias: Array) -> Array:
+    """A bias without zeros and not the same everywhere: an untrained network's, moved by an ulp.
+
+    OpenVINO 2026.4 rewrites the addition of an even constant, or of one with zeros in it, and the
+    batched int8 MatMul before it is then without its bias: garbage, another in each run.
+    """
+    odd = np.arange(bias.size).reshape(bias.shape) % 2
+    bias = np.where(bias == 0, 1e-9 * (1 + odd), bias)
+    if np.ptp(bias) > 0:
+        return bias
+    return np.where(odd, np.nextafter(np.float32(bias.flat[0]), np.float32(np.inf)), bias)
 
 
 def lower_fc3(
@@ -22,6 +37,7 @@ def lower_fc3(
     """
     sets, area, _inner = matrix.shape
     groups = channels // sets
+    bias = uneven(bias)
     # ONNX multiplies rows by (in, out).
     matrix = matrix.swapaxes(1, 2)
     if sets == 1:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx.numpy_helper import to_array
 
 from models.errors import InputShapeError, ModelError
 from models.locality import inject_locality
@@ -91,6 +92,23 @@ def test_every_batched_matmul_has_its_own_bias_directly_after_it() -> None:
         (reader,) = [n for n in graph.node if node.output[0] in n.input]
         assert reader.op_type == "Add"
         assert reader.input[1] in constants
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, -3.0])
+def test_no_bias_after_a_batched_matmul_is_even_or_holds_zeros(value: float) -> None:
+    """OpenVINO would rewrite the Add and compute garbage; the graph stays equal to an ulp."""
+    model = inject_locality(tiny_segmenter(), "split").model
+    with torch.no_grad():
+        for _name, block in model.backbone.repmlp_blocks():
+            assert block.fc3.bias is not None
+            block.fc3.bias.fill_(value)
+    graph = lower(model, batch=1, height=32, width=64, opset=17, metadata={}).graph
+    biases = [to_array(t) for t in graph.initializer if t.name.endswith("fc3.bias")]
+    assert len(biases) == 4
+    for bias in biases:
+        assert bias.all()
+        assert np.ptp(bias) > 0 or bias.size == 1
+        np.testing.assert_allclose(bias, value, rtol=2e-7, atol=3e-9)
 
 
 def test_nodes_are_called_after_their_modules() -> None:
