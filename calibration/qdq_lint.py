@@ -26,7 +26,13 @@ scale-rank            tensorrt        scale of shape (1,) instead of (): float c
 heavy-float           both            a heavy operator whose operands are not quantized
 batched-bias          openvino        a batched MatMul with per-column scales and no constant Add
                                       directly after it computes infinities, others each run
+signed-concat         openvino        a Concat of several tensors, one of them int8, that a heavy
+                      operator reads: rounded as if the scale were 1 (all uint8 is right)
+rounded-sum           openvino        Q/DQ between a Conv (or its Relu) and an Add: the engine fuses
+                      the Add into the Conv and leaves that rounding out
 ====================  ==============  =============================================================
+
+``docs/upstream`` has a reproduction of each of the last three.
 
 Heavy operators are Conv, ConvTranspose, Gemm, and MatMul with a constant operand.
 """
@@ -86,6 +92,10 @@ def lint(
             found += _dequantize(graph, node, backend)
         elif node.op_type in _HEAVY:
             found += _heavy(graph, node, backend, float_ok)
+        elif backend == "openvino" and node.op_type == "Concat":
+            found += _signed_concat(graph, node)
+        elif backend == "openvino" and node.op_type == "Add":
+            found += _rounded_sum(graph, node)
     return found
 
 
@@ -244,6 +254,48 @@ def _batched_bias(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[Violation]:
     yield Violation(
         "batched-bias", name, f"{name}: a batched MatMul needs a constant Add directly after it"
     )
+
+
+def _signed_concat(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[Violation]:
+    pairs = [graph.quantizer_of(name) for name in node.input]
+    signed = any(pair is not None and pair.element == TensorProto.INT8 for pair in pairs)
+    if len(pairs) > 1 and signed and _reaches_heavy(graph, node):
+        name = label(node)
+        yield Violation(
+            "signed-concat", name, f"{name}: concatenates int8 activations, must be uint8 or float"
+        )
+
+
+def _reaches_heavy(graph: QdqGraph, node: onnx.NodeProto) -> bool:
+    """Whether a heavy operator reads the node, values only moved in between."""
+    waiting = [node]
+    while waiting:
+        for reader in graph.consumers.get(waiting.pop().output[0], []):
+            if reader.op_type in _HEAVY:
+                return True
+            if reader.op_type in TRANSPARENT or reader.op_type == "Concat":
+                waiting.append(reader)
+    return False
+
+
+def _rounded_sum(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[Violation]:
+    for tensor in node.input:
+        pair = graph.quantizer_of(tensor)
+        if pair is None or pair.q is None:
+            continue
+        # What others read as well cannot be fused into the sum.
+        chain = [pair.source, pair.q.output[0], tensor]
+        maker = graph.producer.get(pair.source)
+        if maker is not None and maker.op_type == "Relu":
+            chain.append(maker.input[0])
+            maker = graph.producer.get(maker.input[0])
+        alone = all(len(graph.consumers.get(name, [])) == 1 for name in chain)
+        if maker is not None and maker.op_type == "Conv" and alone:
+            name = label(node)
+            yield Violation(
+                "rounded-sum", name, f"{name}: adds {label(maker)} after rounding it, must round "
+                "the sum alone",
+            )  # fmt: skip
 
 
 def _why_float(graph: QdqGraph, tensor: str, backend: Backend) -> str | None:

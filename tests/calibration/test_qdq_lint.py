@@ -127,7 +127,7 @@ def test_concat_needs_one_scale_in_tensorrt(other: float, rules: list[str]) -> N
     b.op("Conv", [b.op("Concat", parts, "joined", axis=1), b.weights("w", 8, 16, 1, 1)], "conv")
     model = b.model({"x": (FLOAT, [1, 8, 4, 4])}, {"conv": [1, 8, 4, 4]})
     assert _rules(model, "tensorrt") == rules
-    assert _rules(model, "openvino") == []
+    assert _rules(model, "openvino") == ["signed-concat"]
 
 
 def test_the_constant_side_of_a_matmul_decides_its_axis() -> None:

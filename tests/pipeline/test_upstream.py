@@ -1,0 +1,99 @@
+"""What we report to OpenVINO is still so, and our own graphs stay clear of it.
+
+Each reproduction is run. Where one no longer reproduces, OpenVINO was mended: the test fails, and
+the rule of ``qdq_lint`` and the detour in the lowering may go.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import onnx
+import pytest
+
+from calibration.qdq_lint import Violation, lint
+from models.segmenter import PRESETS
+from pipeline.build import BuildResult
+
+UPSTREAM = Path(__file__).parents[2] / "docs" / "upstream"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, UPSTREAM / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The reproductions name no nodes; violations do."""
+    for node in model.graph.node:
+        node.name = node.output[0]
+    return model
+
+
+def rules(model: onnx.ModelProto) -> list[str]:
+    return [violation.rule for violation in lint(named(model), "openvino")]
+
+
+def test_a_batched_product_without_bias_is_garbage_and_refused() -> None:
+    made = script("batched_matmul_without_bias")
+    for tail in ("", "Relu", "Mul"):
+        bad = made.graph(tail, per_column=True)
+        assert not made.difference(bad) < 1
+        assert rules(bad) == ["batched-bias"]
+        assert made.difference(made.graph(tail, per_column=False)) < 1e-5
+    good = made.graph("Add", per_column=True)
+    assert made.difference(good) < 1e-5
+    assert rules(good) == []
+
+
+def test_a_signed_concatenation_loses_its_scale_and_is_refused() -> None:
+    made = script("signed_concat")
+    bad = made.graph(0.03)
+    assert made.difference(bad) > 0.1
+    assert rules(bad) == ["signed-concat"]
+    assert made.steps(0.1)[0] == 128
+    assert made.steps(0.1)[1] < 20
+    for good in (made.graph(0.03, signed=False), made.graph(0.03, inputs=1)):
+        assert made.difference(good) < 1e-5
+        assert rules(good) == []
+
+
+@pytest.mark.parametrize("kind", ["residual", "gated"])
+def test_rounding_before_a_fused_sum_is_skipped_and_refused(kind: str) -> None:
+    made = script("skipped_rounding")
+    given = made.feeds(kind)
+    bad, without = made.graph(kind), made.graph(kind, bracketed=False)
+    got = made.engine(bad, given)
+    assert made.different(got, made.exact(bad, given)) > 0.05
+    assert made.different(got, made.exact(without, given)) < 0.001
+    assert set(rules(bad)) == {"rounded-sum"}
+    if kind == "residual":
+        assert rules(without) == []
+
+
+def test_a_script_prints_its_table() -> None:
+    done = subprocess.run(
+        [sys.executable, str(UPSTREAM / "skipped_rounding.py")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("openvino ")
+    assert "residual" in done.stdout
+
+
+def test_our_graphs_stay_clear(int8_build: BuildResult) -> None:
+    """The tiny network concatenates late, as the paper's sizes do; the edge presets fuse early and
+    have a test of their own (``test_quantized_presets``)."""
+    assert int8_build.quantized is not None
+    model = onnx.load(int8_build.quantized.path)
+    assert not PRESETS["tiny"].early_fusion
+    assert sum(node.op_type == "Concat" for node in model.graph.node) == 2
+    found: list[Violation] = lint(model, "openvino", int8_build.quantized.facts["float_nodes"])
+    assert found == []
