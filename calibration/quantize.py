@@ -2,7 +2,7 @@
 
 nncf collects the ranges once and inserts Q/DQ: weights int8 symmetric per channel, activations
 symmetric per tensor, zero points 0, no quantized bias. Non-negative activations come out as uint8
-with zero point 0 (OpenVINO's spelling; for TensorRT see ``spelling``). Three things are then put
+with zero point 0 (OpenVINO's spelling; for TensorRT see ``spelling``). Four things are then put
 right here:
 
 * the image's scale becomes exactly 1, so that quantizing the uint8 image is the identity, whatever
@@ -10,6 +10,7 @@ right here:
 * the fresh input of a residual sum is not rounded before the sum (``UNROUNDED``): the sum is
   rounded once, after it. That is what both back ends do anyway where they fuse a convolution with
   the sum that follows, so a graph that asks for the extra rounding is not the one that runs;
+* a pair stands before the Reshapes and Transposes of its tensor (see ``placement``);
 * a per-channel activation scale (nncf gives one to inputs of depthwise convolutions) becomes one
   per tensor, the largest: TensorRT would silently run such a layer in float.
 """
@@ -30,6 +31,7 @@ import onnx
 from onnx import numpy_helper
 
 from calibration.errors import CalibrationDataError
+from calibration.placement import quantize_before_moves
 
 # Not worth quantizing: a handful of multiply-adds each, and rounding them moves whole maps.
 FLOAT_PATTERNS = (
@@ -166,6 +168,7 @@ def make_regular(model: onnx.ModelProto) -> onnx.ModelProto:
     fixed.CopyFrom(model)
     graph = fixed.graph
     _drop_pairs(graph, set(float_nodes(model, UNROUNDED)))
+    quantize_before_moves(graph)
     tensors = {t.name: t for t in graph.initializer}
     image = _image_quantizer(graph)
     changed: dict[str, npt.NDArray[Any]] = {}
