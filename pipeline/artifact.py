@@ -14,50 +14,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from pipeline.errors import ArtifactError
+from pipeline.manifest import MANIFEST_VERSION, Manifest, TensorFacts
 
-MANIFEST_VERSION = 1
+__all__ = [
+    "Artifact", "Manifest", "TensorFacts", "canonical_json", "hash_of", "open_artifact",
+    "read_manifest", "sha256_of", "write_whole",
+]  # fmt: skip
+
 MAX_MANIFEST_BYTES = 16 << 20
 _CHUNK = 1 << 20
-
-
-class TensorFacts(BaseModel):
-    """One input or output: name, NumPy dtype name, fixed shape, layout."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    layout: str
-
-
-class Manifest(BaseModel):
-    """What an artifact is.
-
-    Attributes:
-        kind: ``deploy-checkpoint``, ``onnx``, ``qdq-onnx`` or ``engine``.
-        main: name of the file the artifact is about.
-        files: SHA-256 of every file, by name relative to the manifest's folder.
-        key: the cache key it was built under, see ``stage``.
-        inputs, outputs: what it takes and gives, where it is a network.
-        facts: what the stage measured or decided: checks, versions, precision. Plain JSON.
-        provenance: for every stage it came through, that stage's own facts. Plain JSON.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: int = MANIFEST_VERSION
-    kind: str
-    main: str
-    files: dict[str, str]
-    key: str
-    inputs: tuple[TensorFacts, ...] = ()
-    outputs: tuple[TensorFacts, ...] = ()
-    facts: dict[str, Any] = Field(default_factory=dict)
-    provenance: dict[str, Any] = Field(default_factory=dict)
 
 
 class Artifact:
@@ -105,13 +71,13 @@ def read_manifest(path: Path) -> Manifest:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise ArtifactError(f"manifest '{path}' is too large to be one")
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ArtifactError(f"manifest '{path}' is missing") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise ArtifactError(f"manifest '{path}' is not valid: {where}: {first['msg']}") from error
+    try:
+        manifest = Manifest.from_json(data)
+    except ArtifactError as error:
+        raise ArtifactError(f"manifest '{path}' is not valid: {error}") from error
     if manifest.version != MANIFEST_VERSION:
         raise ArtifactError(
             f"manifest '{path}' is of version {manifest.version}, this program reads "

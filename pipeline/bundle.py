@@ -142,8 +142,8 @@ def _describe(graph: Path, manifest: Manifest, *, labels: bool) -> tuple[bytes, 
     return model.SerializeToString(), {
         "precision": precision or ("fp16" if halves else "fp32"),
         "output": "labels" if tensors[-1].dtype == "uint8" else "logits",
-        "inputs": [tensors[0].model_dump(mode="json")],
-        "outputs": [tensors[-1].model_dump(mode="json")],
+        "inputs": [tensors[0].as_json()],
+        "outputs": [tensors[-1].as_json()],
         "heavy": heavy_nodes(model),
         "preset": manifest.facts.get("preset"),
         "multiply_adds": manifest.facts.get("multiply_adds"),
@@ -169,12 +169,12 @@ def _manifest(source: Manifest, model: bytes, facts: Mapping[str, Any]) -> bytes
         main="model.onnx",
         files={"model.onnx": hashlib.sha256(model).hexdigest()},
         key=source.key,
-        inputs=tuple(TensorFacts.model_validate(t) for t in facts["inputs"]),
-        outputs=tuple(TensorFacts.model_validate(t) for t in facts["outputs"]),
+        inputs=tuple(TensorFacts.from_json(t) for t in facts["inputs"]),
+        outputs=tuple(TensorFacts.from_json(t) for t in facts["outputs"]),
         facts={k: facts[k] for k in ("precision", "output", "preset", "multiply_adds")},
         provenance=source.provenance,
     )
-    return manifest.model_dump_json(indent=1).encode()
+    return manifest.to_json()
 
 
 def _requirements() -> str:

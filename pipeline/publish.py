@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def publish(built: Artifact, output: Path, name: str, gate: dict[str, Any] | Non
     if there is not None:
         if gate is not None and there.facts.get("gate") != gate:
             facts = there.facts | {"gate": gate}
-            _write(manifest_path, there.model_copy(update={"facts": facts}))
+            _write(manifest_path, replace(there, facts=facts))
         return target
     manifest_path.unlink(missing_ok=True)
     files = {}
@@ -70,7 +71,7 @@ def publish(built: Artifact, output: Path, name: str, gate: dict[str, Any] | Non
     facts = built.facts | ({} if gate is None else {"gate": gate})
     _write(
         manifest_path,
-        built.manifest.model_copy(update={"main": target.name, "files": files, "facts": facts}),
+        replace(built.manifest, main=target.name, files=files, facts=facts),
     )
     return target
 
@@ -94,7 +95,7 @@ def _target(built: Artifact, output: Path, name: str) -> Path:
 
 
 def _write(path: Path, manifest: Manifest) -> None:
-    write_whole(path, manifest.model_dump_json(indent=1).encode())
+    write_whole(path, manifest.to_json())
 
 
 def _there(built: Artifact, manifest_path: Path) -> Manifest | None:

@@ -61,7 +61,7 @@ class Store:
 
     def publish(self, folder: Path, stage: str, manifest: Manifest) -> Artifact:
         """Make a built folder the artifact of its manifest's key. The first of two equals wins."""
-        write_whole(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1).encode())
+        write_whole(folder / MANIFEST_NAME, manifest.to_json())
         for path in folder.iterdir():
             _sync(path)
         _sync(folder)

@@ -244,18 +244,18 @@ def _build(index: dict[str, Any], options: argparse.Namespace) -> int:
     manifest_path = manifest_of(engine)
     manifest_path.unlink(missing_ok=True)
     write_whole(engine, built.plan)
-    source = Manifest.model_validate_json((HERE / "model.json").read_bytes())
+    source = Manifest.from_json((HERE / "model.json").read_bytes())
     manifest = Manifest(
         kind="engine",
         main=engine.name,
         files={engine.name: sha256_of(engine)},
         key=hash_of({"bundle": index["files"], "built_with": facts["built_with"]}),
-        inputs=tuple(TensorFacts.model_validate(t) for t in model["inputs"]),
-        outputs=tuple(TensorFacts.model_validate(t) for t in model["outputs"]),
+        inputs=tuple(TensorFacts.from_json(t) for t in model["inputs"]),
+        outputs=tuple(TensorFacts.from_json(t) for t in model["outputs"]),
         facts=facts,
         provenance=source.provenance,
     )
-    write_whole(manifest_path, manifest.model_dump_json(indent=1).encode())
+    write_whole(manifest_path, manifest.to_json())
     for name in facts["float_fallback"]:
         warn(f"'{name}' was to run in int8 and runs in {facts['nodes'][name]}")
     say(f"{engine}  ({built.seconds:.0f} s)")

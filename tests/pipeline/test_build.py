@@ -254,7 +254,7 @@ def test_a_tensorrt_engine_is_found_only_where_it_could_run(
         manifest = Manifest(
             kind="engine", main=name, files={name: sha256_of(tmp_path / name)}, key="k", facts=facts
         )
-        manifest_of(tmp_path / name).write_text(manifest.model_dump_json())
+        manifest_of(tmp_path / name).write_bytes(manifest.to_json())
         os.utime(tmp_path / name, (age, age))
     assert {p.name for p in tmp_path.glob("*.json")} == {"a.xml.json", "a.engine.json"}
 
@@ -276,7 +276,7 @@ def test_slots_reach_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path = tmp_path / "a.engine"
     path.write_bytes(b"plan")
     manifest = Manifest(kind="engine", main=path.name, files={path.name: sha256_of(path)}, key="k")
-    manifest_of(path).write_text(manifest.model_dump_json())
+    manifest_of(path).write_bytes(manifest.to_json())
     asked: list[int] = []
     monkeypatch.setattr(
         tensorrt, "open_tensorrt", lambda _path, _manifest, *, slots: asked.append(slots)

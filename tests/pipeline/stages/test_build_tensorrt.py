@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,11 +199,10 @@ def _with_a_half_quantized_layer(artifact: Artifact, folder: Path) -> Artifact:
     conv.input[1] = "plain"
     model.graph.node.remove(dq)
     onnx.save(model, folder / TENSORRT_GRAPH)
-    manifest = artifact.manifest.model_copy(
-        update={
-            "main": TENSORRT_GRAPH,
-            "files": {TENSORRT_GRAPH: sha256_of(folder / TENSORRT_GRAPH)},
-        }
+    manifest = replace(
+        artifact.manifest,
+        main=TENSORRT_GRAPH,
+        files={TENSORRT_GRAPH: sha256_of(folder / TENSORRT_GRAPH)},
     )
     return Artifact(manifest, folder / "artifact.json")
 
@@ -289,6 +289,6 @@ def test_a_manifest_that_is_not_ours_is_refused(
     built = _run(store, frames, int8_build)
     for changed in (None, {}, {"flavour": "tensorflow"}, "text"):
         facts = built.facts | {"built_with": changed}
-        foreign = built.manifest.model_copy(update={"facts": facts})
+        foreign = replace(built.manifest, facts=facts)
         with pytest.raises(ArtifactError, match="does not say what built it"):
             open_tensorrt(built.path, foreign)
