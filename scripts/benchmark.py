@@ -36,7 +36,7 @@ from pipeline.console import (
     stderr,
     warn,
 )
-from pipeline.errors import MissingDependencyError
+from pipeline.errors import MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.benchmark.options import BenchmarkOptions
@@ -86,6 +86,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise MissingDependencyError(package, "build", why="the benchmark")
     from pipeline.benchmark.page import write_page, write_text
 
+    if options.roofline and options.html is not None:
+        raise UsageError(
+            "--html shows a whole benchmark: leave --roofline out, which is part of it"
+        )
     asked = read_options(options, arguments)
     if asked.random_weights:
         warn("random weights: the labels of these engines mean nothing, only their speed does")

@@ -8,7 +8,8 @@ says that the table is not what the results give. Every row is shown, lost compa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,7 @@ _TITLES: Final[dict[Group, str]] = {
     "stages": "stage of a frame's path",
     "start": "start",
 }
+_SENTENCES: Final = ("stages", "start")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
         before = options.readme.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"'{options.readme}' is not UTF-8 text") from error
-    after = rewrite(before, read_results(options.results), str(options.readme))
+    folder = os.path.relpath(options.results, options.readme.parent)
+    results = {
+        f"{Path(folder, path.name).as_posix()}": read_result(path)
+        for path in sorted(options.results.glob("*.json"))
+        if path.name != SCHEMA_NAME
+    }
+    after = rewrite(before, results, str(options.readme))
     if options.check:
         if before == after:
             return EXIT_OK
@@ -55,17 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
     return EXIT_OK
 
 
-def read_results(folder: Path) -> list[Benchmark]:
-    """Every kept result of a folder, by file name.
+def read_result(path: Path) -> Benchmark:
+    """One kept result.
 
     Raises:
-        UsageError: a file that is no result, naming what is wrong with it.
+        UsageError: the file is no result, naming what is wrong with it.
     """
-    return [read_result(path) for path in sorted(folder.glob("*.json")) if path.name != SCHEMA_NAME]
-
-
-def read_result(path: Path) -> Benchmark:
-    """One kept result. Errors: see ``read_results``."""
     if path.stat().st_size > MAX_RESULT_BYTES:
         raise UsageError(f"'{path}' is too large to be a benchmark's result")
     try:
@@ -78,8 +81,13 @@ def read_result(path: Path) -> Benchmark:
         ) from error
 
 
-def rewrite(text: str, results: Sequence[Benchmark], name: str = "README.md") -> str:
-    """``text`` with the tables of all results between the markers.
+def rewrite(text: str, results: Mapping[str, Benchmark], name: str = "README.md") -> str:
+    """``text`` with the short form of all results between the markers.
+
+    Args:
+        text: a Markdown file that holds both markers.
+        results: by the path of their file, as seen from the text's.
+        name: of the text's file, for messages.
 
     Raises:
         UsageError: the markers are not there, once each and in order.
@@ -88,37 +96,66 @@ def rewrite(text: str, results: Sequence[Benchmark], name: str = "README.md") ->
         raise UsageError(f"'{name}' must hold '{BEGIN}' and '{END}', once each, in this order")
     head, _begin, rest = text.partition(BEGIN)
     _old, _end, tail = rest.partition(END)
-    tables = "".join(f"\n{as_markdown(result)}" for result in results)
+    tables = "".join(
+        f"\n{as_markdown(result, brief=True)}\nEverything: [{path}]({path}).\n\n"
+        for path, result in results.items()
+    )
     return f"{head}{BEGIN}\n{tables}{END}{tail}"
 
 
-def as_markdown(benchmark: Benchmark) -> str:
-    """One result: what was run on what, and a table for each group of rows."""
+def as_markdown(benchmark: Benchmark, *, brief: bool = False) -> str:
+    """One result: what was run on what, and every row and pair.
+
+    Args:
+        benchmark: the result.
+        brief: stages, start and pairs in a sentence each rather than a table.
+    """
     network, machine = benchmark.network, benchmark.machine
     height, width = network.shape
-    lines = [
+    loaded = machine.loaded is not None
+    blocks = [
         f"**`{network.preset}` at {height}x{width}** ({network.multiply_adds / 1e9:.1f} G "
         f"multiply-adds) on {describe(machine)}, {benchmark.created_at[:10]}. Medians of "
         f"{count(benchmark.rounds)} in turns; in brackets, the least and the greatest of them. "
         f"Clip: {benchmark.video}.",
     ]
-    if machine.loaded is not None:
-        lines += ["", f"**Not a quiet machine: {machine.loaded}; ratios are marked ~.**"]
+    if loaded:
+        blocks.append(f"**Not a quiet machine: {machine.loaded}; ratios are marked ~.**")
     for group, title in _TITLES.items():
         rows = [row for row in benchmark.rows if row.group == group]
-        if rows:
-            lines += ["", *_table(title, rows, loaded=machine.loaded is not None)]
+        if rows and brief and group in _SENTENCES:
+            blocks.append(f"{title[0].upper()}{title[1:]}, ms: {', '.join(map(_short, rows))}.")
+        elif rows:
+            blocks.append("\n".join(_table(title, rows, loaded=loaded)))
     if benchmark.comparisons:
-        lines += ["", *_comparisons(benchmark)]
+        blocks.append(_sentence(benchmark) if brief else "\n".join(_comparisons(benchmark)))
     if benchmark.roofline is not None:
         roof = benchmark.roofline
-        lines += [
-            "",
+        blocks.append(
             f"The int8 engine reaches {roof.gmacs:.0f} G multiply-adds a second, "
             f"{roof.share_of_peak:.0%} of the {roof.peak.int8_gmacs:.0f} G of a plain int8 MatMul "
-            "here.",
-        ]
-    return "\n".join((*lines, ""))
+            "here."
+        )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _short(row: Row) -> str:
+    if row.skipped is not None:
+        return f"{row.name} not measured ({_cell(row.skipped)})"
+    limit = "" if row.limit_ms is None else f" (at most {row.limit_ms:.0f})"
+    return f"{row.name} {figure(row.median_ms)}{limit}"
+
+
+def _sentence(benchmark: Benchmark) -> str:
+    """Every pair, won or lost, name by name."""
+    mark = "~" if benchmark.machine.loaded is not None else ""
+    told: dict[str, list[str]] = {}
+    for each in benchmark.comparisons:
+        spread = f"{mark}{figure(each.ratio)} ({figure(each.low)} to {figure(each.high)})"
+        verdict = {True: "met", False: "**missed**"}
+        aim = "" if each.met is None else f", aim {each.target:g} {verdict[each.met]}"
+        told.setdefault(each.name, []).append(f"{each.against} {spread}{aim}")
+    return " ".join(f"{name}, times as fast as: {'; '.join(t)}." for name, t in told.items())
 
 
 def describe(machine: Machine) -> str:

@@ -18,7 +18,7 @@ from pipeline.benchmark.table import (
     as_markdown,
     figure,
     main,
-    read_results,
+    read_result,
     rewrite,
 )
 from pipeline.errors import SinkError, UsageError
@@ -57,7 +57,9 @@ def test_the_table_is_written_between_the_markers_and_nowhere_else(tmp_path: Pat
     assert text.startswith(f"before\n\n{BEGIN}\n")
     assert text.endswith(f"{END}\n\nafter\n")
     assert "old" not in text
-    assert all(f"| {name} |" in text for name in NAMES)
+    assert all(name in text for name in NAMES)
+    assert "[results/one.json](results/one.json)" in text
+    assert "aim 3 **missed**" in text
     assert main([*arguments, "--check"]) == 0
     assert main(arguments) == 0
     assert readme.read_text() == text
@@ -66,7 +68,7 @@ def test_the_table_is_written_between_the_markers_and_nowhere_else(tmp_path: Pat
 @pytest.mark.parametrize("text", ["", BEGIN, f"{END} {BEGIN}", f"{BEGIN} {END} {BEGIN}"])
 def test_markers_that_are_not_there(text: str) -> None:
     with pytest.raises(UsageError, match="once each"):
-        rewrite(text, [])
+        rewrite(text, {})
 
 
 def test_losses_and_gaps_are_shown() -> None:
@@ -74,6 +76,7 @@ def test_losses_and_gaps_are_shown() -> None:
     assert "| openvino bf16 | not measured: this CPU has no BF16 \\| really |" in text
     assert "**missed**" in text
     assert "~" not in text
+    assert all(f"| {name} |" in text for name in NAMES)
     assert "Not a quiet machine" not in text
     widths = [
         line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")
@@ -102,7 +105,7 @@ def test_figures_are_short(value: float | None, text: str) -> None:
 def test_a_file_that_is_no_result_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.json").write_bytes(content)
     with pytest.raises(UsageError, match=r"bad\.json.*not a benchmark's result"):
-        read_results(tmp_path)
+        read_result(tmp_path / "bad.json")
 
 
 class _Page(HTMLParser):
