@@ -257,13 +257,20 @@ def _batched_bias(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[Violation]:
 
 
 def _signed_concat(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[Violation]:
-    pairs = [graph.quantizer_of(name) for name in node.input]
+    pairs = [graph.quantizer_of(_unmoved(graph, name)) for name in node.input]
     signed = any(pair is not None and pair.element == TensorProto.INT8 for pair in pairs)
     if len(pairs) > 1 and signed and _reaches_heavy(graph, node):
         name = label(node)
         yield Violation(
             "signed-concat", name, f"{name}: concatenates int8 activations, must be uint8 or float"
         )
+
+
+def _unmoved(graph: QdqGraph, name: str) -> str:
+    """The tensor before it was moved."""
+    while (maker := graph.producer.get(name)) is not None and maker.op_type in TRANSPARENT:
+        name = maker.input[0]
+    return name
 
 
 def _reaches_heavy(graph: QdqGraph, node: onnx.NodeProto) -> bool:
