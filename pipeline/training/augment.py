@@ -132,7 +132,8 @@ def _inside(start: int, length: int, window: int) -> int:
 
 def _colour(image: Image, rng: np.random.Generator) -> Image:
     """Brightness, contrast, gamma by one table; then saturation, hue and white balance."""
-    gain, shift, gamma = rng.uniform(0.65, 1.4), rng.uniform(-30, 30), rng.uniform(0.7, 1.4)
+    # A street in a building's shade is a third as bright as one in the sun.
+    gain, shift, gamma = rng.uniform(0.4, 1.5), rng.uniform(-30, 30), rng.uniform(0.65, 1.6)
     table = (np.linspace(0, 1, 256) ** gamma * 255 * gain + shift).clip(0, 255).astype(np.uint8)
     balance = rng.uniform(0.88, 1.12, 3)
     tables = np.stack([(table * b).clip(0, 255) for b in balance], axis=-1).astype(np.uint8)
