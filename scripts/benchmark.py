@@ -150,6 +150,7 @@ def make_listener(rounds: int, update: Callable[[str], None]) -> Listener:
     return Listener(
         staged,
         lambda line: update(escape(line)),
+        warn,
         lambda number, row: update(f"round {number + 1} of {rounds}: {escape(row)}"),
     )
 

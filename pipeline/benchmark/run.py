@@ -24,7 +24,14 @@ from pipeline.benchmark.contenders import (
     onnxruntime_entries,
     skipped,
 )
-from pipeline.benchmark.machine import describe, look, others_share, read_clock, usable_cpus
+from pipeline.benchmark.machine import (
+    describe,
+    look,
+    others_share,
+    read_clock,
+    usable_cpus,
+    why_loaded,
+)
 from pipeline.benchmark.options import BenchmarkOptions
 from pipeline.benchmark.path import path_entries
 from pipeline.benchmark.roofline import roofline
@@ -48,10 +55,12 @@ _TARGET_SHAPE, _TARGET_CPUS = (512, 1024), 2
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told what: of the builds' stages, of what is under way, and whose turn it is."""
+    """Who is told what: of the builds' stages, of what is under way, of what spoils the figures
+    while there is still time to stop, and whose turn it is."""
 
     stage: Notify = lambda event: None
     say: Callable[[str], None] = lambda line: None
+    warn: Callable[[str], None] = lambda line: None
     turn: Callable[[int, str], None] = lambda number, row: None
 
 
@@ -80,6 +89,9 @@ def run(options: BenchmarkOptions, listener: Listener | None = None) -> Benchmar
         told.say("opening the engines")
         entries = _entries(options, prepared, video, folder, stack)
         before = look(options.pace.look)
+        busy = why_loaded(before, None, len(usable_cpus()))
+        if busy is not None:
+            told.warn(busy)
         start, clock = perf_counter(), read_clock()
         found = take_turns(_contenders(entries), options.rounds, told.turn, options.pace.settle)
         others = others_share(clock, read_clock(), len(usable_cpus()))

@@ -26,7 +26,7 @@ from pipeline.benchmark.runner import (
     OVERLAY,
     measure_first_frame,
 )
-from pipeline.benchmark.schema import Benchmark, Row
+from pipeline.benchmark.schema import Benchmark, Load, Row
 from pipeline.build import BuildOptions, BuildResult, Progress, build
 from pipeline.errors import CheckFailedError, EngineError, SourceError, UsageError
 from tests.pipeline.benchmark.samples import NAMES, benchmark
@@ -99,7 +99,11 @@ def test_an_int8_that_is_refused_leaves_the_rest(
         return build(asked, progress)
 
     monkeypatch.setattr(whole, "build", refusing)
-    found = whole.run(replace(options, against=()))
+    monkeypatch.setattr(whole, "look", lambda seconds: Load(one_minute=9.0, busy=0.9))
+    warned: list[str] = []
+    found = whole.run(replace(options, against=()), whole.Listener(warn=warned.append))
+    assert warned == ["other processes used 90% of the CPUs before it began"]
+    assert found.machine.loaded is not None
     rows = {row.name: row for row in found.rows}
     for name in (INT8,):
         assert rows[name].skipped == "int8 was refused: the engine is not its graph"
