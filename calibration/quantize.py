@@ -41,7 +41,7 @@ FLOAT_PATTERNS = (
 # What is summed or gated straight away and rounded after that, not before.
 UNROUNDED = (
     "*.ffn_fc2", "stages.*.repmlp_block", "*.local", "*.sum", "*.repconv?", "*.sum?",
-    "*.bottleneck.level", "*.bottleneck.pooled", "head.laterals.?.relu", "head.fusion.?",
+    "*.bottleneck.level", "*.bottleneck.pooled", "head.fusion.?",
 )  # fmt: skip
 ESTIMATORS = ("minmax", "mean-minmax", "percentile")
 

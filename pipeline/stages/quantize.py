@@ -33,7 +33,7 @@ class QuantizeStage(Stage):
     """One input: the float graph. ``notify_frame`` is told how many frames were used."""
 
     name = "quantize"
-    version = 4
+    version = 5
     produces = "qdq-onnx"
     tools = ("nncf", "onnx", "onnxruntime", "numpy")
     config: QuantizeConfig
