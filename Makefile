@@ -23,15 +23,15 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python scripts/build_engine.py --precision int8 --output demo/engines
-	$(BIN)/python scripts/run_video.py streets --engine demo/engines/edge-s-int8-512x1024.xml \
+	$(BIN)/python scripts/run_video.py streets --engine demo/engines/edge-m-int8-512x1024.xml \
 	    --headless --max-frames 150 --output demo/street.mp4
 	$(BIN)/python scripts/accuracy_report.py --dataset demo/engines/.store/streets \
 	    --engines demo/engines --output demo/report || test $$? -eq 1
 	@echo
-	@echo "engine   demo/engines/edge-s-int8-512x1024.xml (manifest beside it)"
+	@echo "engine   demo/engines/edge-m-int8-512x1024.xml (manifest beside it)"
 	@echo "video    demo/street.mp4"
 	@echo "report   demo/report/report.html"
-	@echo "next     $(BIN)/python scripts/run_video.py cam0 --engine demo/engines/edge-s-int8-512x1024.xml"
+	@echo "next     $(BIN)/python scripts/run_video.py cam0 --engine demo/engines/edge-m-int8-512x1024.xml"
 	@echo "         CITYSCAPES_DATASET=... $(BIN)/python scripts/build_engine.py --checkpoint FILE"
 
 test: $(READY)

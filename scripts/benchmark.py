@@ -51,7 +51,7 @@ def build_parser() -> Parser:
     """Every option of the command."""
     parser = Parser(description=__doc__.partition("\n\nWith --json")[0])
     add = parser.add_argument
-    add("--preset", metavar="NAME", help="size of the network (default: the checkpoint's, edge-s)")
+    add("--preset", metavar="NAME", help="size of the network (default: the checkpoint's, edge-m)")
     add(
         "--checkpoint", type=Path, metavar="FILE", help="trained network (default: the shipped one)"
     )

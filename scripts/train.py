@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def build_parser() -> Parser:
     """Every option of the command."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--preset", default="edge-s", help="network size (default: %(default)s)")
+    parser.add_argument("--preset", default="edge-m", help="network size (default: %(default)s)")
     parser.add_argument(
         "--data", action="append", default=[], metavar="ROOT[:WEIGHT]",
         help="a Cityscapes tree and its share of the samples; may be repeated "

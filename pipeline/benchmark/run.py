@@ -45,7 +45,7 @@ from pipeline.engines.opening import open_engine
 from pipeline.errors import CheckFailedError, EdgeError
 from pipeline.stage import Notify
 
-DEFAULT_PRESET: Final = "edge-s"
+DEFAULT_PRESET: Final = "edge-m"
 STORE: Final = ".store"
 """Where the build keeps what its stages make, beside the engines."""
 MOST_STREAMS: Final = 8
