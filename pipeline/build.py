@@ -23,16 +23,11 @@ from models.checkpoints import load_segmenter, save_segmenter, shipped_checkpoin
 from models.repmlp import check_input_size
 from models.segmenter import DEFAULT_PRESET, build_segmenter, find_preset
 from pipeline.artifact import Artifact
+from pipeline.build_engines import agreements, choose_flavour, open_built
 from pipeline.build_options import DEFAULT_SHAPE, BuildOptions, GateLimits, TensorRTOptions
 from pipeline.build_result import BuildResult, BuiltEngine
-from pipeline.engines.base import Engine
-from pipeline.engines.cuda_driver import find_gpu
-from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.engines.openvino import OpenVINOEngine
-from pipeline.engines.tensorrt import import_flavour, installed_flavours, open_tensorrt
-from pipeline.engines.trt_builder import check_options
-from pipeline.engines.trt_preflight import NAMES, Flavour
-from pipeline.errors import EngineError, SinkError
+from pipeline.engines.trt_preflight import Flavour
+from pipeline.errors import SinkError
 from pipeline.gate import SPLIT, Competitor, Outcome, hold
 from pipeline.publish import prepare, publish, withdraw
 from pipeline.report.frames import CheckedFrames, check_frames
@@ -44,6 +39,7 @@ from pipeline.stages.compare import CompareConfig, CompareStage
 from pipeline.stages.export import ExportConfig, ExportStage
 from pipeline.stages.inject import InjectConfig, InjectStage, checkpoint_artifact
 from pipeline.stages.quantize import TENSORRT_GRAPH, QuantizeStage
+from pipeline.stages.search import SearchConfig, SearchStage
 from pipeline.store import Store
 
 __all__ = [
@@ -52,6 +48,9 @@ __all__ = [
 ]  # fmt: skip
 
 CHECK_FRAMES = 8
+# What scores a search: each of dozens of layers is a run of the exact graph over all of them.
+SEARCH_FRAMES = 16
+SEARCHED = ("floating", "float_share", "trials")
 # Enough streets to calibrate with and to look at, where no data set is at hand.
 STREETS_TRAIN, STREETS_VAL = 128, 24
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -59,11 +58,13 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Progress:
-    """Who is told what. ``scored`` is told the back end, the frames done and all of them."""
+    """Who is told what. ``scored`` is told the back end, the frames done and all of them;
+    ``ranked`` of the search, the layers done and all of them."""
 
     stage: Notify = lambda event: None
     calibrated: Callable[[int], None] = lambda count: None
     scored: Callable[[str, int, int], None] = lambda backend, done, total: None
+    ranked: Callable[[int, int], None] = lambda done, total: None
 
 
 def build(options: BuildOptions, progress: Progress | None = None) -> BuildResult:
@@ -100,7 +101,7 @@ class _Build:
 
     def run(self) -> BuildResult:
         options = self.options
-        flavour = _flavour(options) if options.backend != "openvino" else None
+        flavour = choose_flavour(options) if options.backend != "openvino" else None
         checkpoint, preset = _checkpoint(options, self.store)
         check_input_size(*options.shape, find_preset(preset).unit)
         dataset = open_dataset(options.dataset, options.output, self.told)
@@ -125,13 +126,16 @@ class _Build:
             quantized = QuantizeStage(
                 options.settings, self.store, calibrating, self.told, self.progress.calibrated
             ).run(graph)
-        source = quantized or graph
-
-        built: dict[str, Artifact] = {}
-        if options.backend != "tensorrt":
-            built["openvino"] = self.openvino(source, graph, checking, options.precision)
-        if flavour is not None:
-            built["tensorrt"] = self.tensorrt(source, graph, checking, flavour)
+        name = _name(options, preset)
+        built, outcomes = self.held(quantized or graph, graph, checking, flavour, scoring)
+        searched: dict[str, Any] | None = None
+        failed = [backend for backend, found in outcomes.items() if not found.verdict.passed]
+        if options.search and failed and quantized is not None and options.gate is not None:
+            for backend in failed:  # what the search replaces must not stay behind
+                withdraw(built[backend], options.output, name)
+            quantized = self.search(quantized, graph, dataset, failed[0], options.gate)
+            searched = quantized.facts
+            built, outcomes = self.held(quantized, graph, checking, flavour, scoring)
         comparison = None
         if flavour is not None:
             parts = [
@@ -142,12 +146,6 @@ class _Build:
             comparison = CompareStage(
                 CompareConfig(frames=checking.sha256), self.store, checking, self.told
             ).run(*parts).facts  # fmt: skip
-        outcomes: dict[str, Outcome] = {}
-        if options.gate is not None and scoring is not None:
-            reference = self.openvino(graph, graph, checking, "fp32", " (fp32)")
-            for backend, artifact in built.items():
-                outcomes[backend] = self.hold(reference, artifact, scoring, options.gate)
-        name = _name(options, preset)
         engines = []
         for backend, artifact in built.items():
             outcome = outcomes.get(backend)
@@ -160,7 +158,7 @@ class _Build:
             checks = {
                 "injection_error": deploy.facts["error"],
                 "export_error": graph.facts["error"],
-                **_agreements(backend, artifact, comparison),
+                **agreements(backend, artifact, comparison),
             }
             engines.append(BuiltEngine(backend, path, artifact, checks, outcome))
         kept = ("frames", "labels", "classes")
@@ -168,7 +166,44 @@ class _Build:
             options, preset, graph, quantized, tuple(engines),
             None if comparison is None else {key: comparison[key] for key in kept},
             tuple(dict.fromkeys(self.cached)), time.perf_counter() - self.start,
+            None if searched is None else {key: searched[key] for key in SEARCHED},
         )  # fmt: skip
+
+    def held(
+        self, source: Artifact, graph: Artifact, checking: FrameList, flavour: Flavour | None,
+        scoring: CheckedFrames | None,
+    ) -> tuple[dict[str, Artifact], dict[str, Outcome]]:  # fmt: skip
+        """Engines of that graph by back end, and the gate's word on each."""
+        options = self.options
+        built: dict[str, Artifact] = {}
+        if options.backend != "tensorrt":
+            built["openvino"] = self.openvino(source, graph, checking, options.precision)
+        if flavour is not None:
+            built["tensorrt"] = self.tensorrt(source, graph, checking, flavour)
+        outcomes: dict[str, Outcome] = {}
+        if options.gate is not None and scoring is not None:
+            reference = self.openvino(graph, graph, checking, "fp32", " (fp32)")
+            for backend, artifact in built.items():
+                outcomes[backend] = self.hold(reference, artifact, scoring, options.gate)
+        return built, outcomes
+
+    def search(
+        self, quantized: Artifact, graph: Artifact, dataset: Cityscapes, backend: str,
+        limits: GateLimits,
+    ) -> Artifact:  # fmt: skip
+        """The Q/DQ graphs with the fewest layers in float that keep the limits."""
+        frames = check_frames(dataset.root, self.options.split, limit=SEARCH_FRAMES)
+        config = SearchConfig.model_validate(
+            {
+                "max_drop": limits.max_drop,
+                "max_class_drop": limits.max_class_drop,
+                "frames": frames.digest,
+                "count": len(frames.names),
+                "backend": backend,
+            }
+        )
+        stage = SearchStage(config, self.store, frames, self.told, self.progress.ranked)
+        return stage.run(quantized, graph)
 
     def inject(self, checkpoint: Artifact, preset: str, frames: FrameList) -> Artifact:
         """The deploy checkpoint, in the form asked for.
@@ -236,7 +271,7 @@ class _Build:
         backend = artifact.facts["backend"]
         with ExitStack() as stack:
             first, second = (
-                stack.enter_context(each) for each in (_open(reference), _open(artifact))
+                stack.enter_context(each) for each in (open_built(reference), open_built(artifact))
             )
             what = "exact graph" if second.info.backend == "onnxruntime" else "engine"
             return hold(
@@ -260,61 +295,6 @@ def open_dataset(root: Path | None, output: Path, notify: Notify | None = None) 
     if notify is not None:
         notify(StageEvent("streets", there, time.perf_counter() - start))
     return Cityscapes(folder)
-
-
-def _flavour(options: BuildOptions) -> Flavour:
-    """Which TensorRT builds, asked before anything else: it is there, and has every option."""
-    flavour = options.tensorrt.flavour
-    if flavour is None:
-        there = installed_flavours()
-        flavour = there[0] if there else "tensorrt-rtx"
-        if len(there) > 1 and not _has_gpu():
-            flavour = "tensorrt-rtx"  # builds without
-    trt = import_flavour(flavour, why=f"building for {NAMES[flavour]}")
-    if flavour == "tensorrt":
-        find_gpu()
-    check_options(trt, flavour, options.tensorrt.builder)
-    return flavour
-
-
-def _has_gpu() -> bool:
-    try:
-        find_gpu()
-    except EngineError:
-        return False
-    return True
-
-
-def _open(artifact: Artifact) -> Engine:
-    """An engine of the store; its exact graph where it cannot run here."""
-    facts = artifact.facts
-    if facts["backend"] == "openvino":
-        return OpenVINOEngine(artifact.path, precision=facts["precision"])
-    if facts["agreement"] is not None:
-        return open_tensorrt(artifact.path, artifact.manifest)
-    (graph,) = (name for name in artifact.manifest.files if name.endswith(".onnx"))
-    return OnnxRuntimeEngine(artifact.path.parent / graph, precision=facts["precision"])
-
-
-def _agreements(
-    backend: str, artifact: Artifact, comparison: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Shares of labels: the engine's with its exact graph, and int8's with fp32."""
-    found = artifact.facts["agreement"]
-    if comparison is None or backend == "openvino" or (found is not None and "fp32" in found):
-        return {
-            "engine_agreement": found["graph"]["labels"],
-            "int8_agreement": found["fp32"]["labels"] if "fp32" in found else None,
-            "checked_frames": found["graph"]["frames"],
-        }
-    labels = comparison["labels"]
-    agreed = labels.get("fp32 / tensorrt engine", labels["fp32 / tensorrt graph"])
-    return {
-        "engine_agreement": None if found is None else found["graph"]["labels"],
-        # The exact graph's where the engine was not executed.
-        "int8_agreement": agreed if "int8" in artifact.facts["precision"] else None,
-        "checked_frames": comparison["frames"],
-    }
 
 
 def _checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]:

@@ -91,6 +91,7 @@ class BuildOptions:
     settings: QuantizeSettings = field(default_factory=QuantizeSettings)
     tensorrt: TensorRTOptions = field(default_factory=TensorRTOptions)
     gate: GateLimits | None = None
+    search: bool = False
 
     def __post_init__(self) -> None:
         for option, value, choices in (
@@ -124,6 +125,10 @@ class BuildOptions:
             raise UsageError(f"--strict-int8 means nothing to --precision {self.precision}")
 
     def _check_gate(self) -> None:
+        if self.search and (self.gate is None or "int8" not in self.precision):
+            raise UsageError(
+                "--search keeps the gate's limits: give --max-drop or --max-class-drop, and int8"
+            )
         if self.gate is None:
             return
         check_limits(self.gate.max_drop, self.gate.max_class_drop)

@@ -55,7 +55,8 @@ class BuildResult:
     """Where everything is, and what the checks said.
 
     ``engines`` holds one for each back end, OpenVINO's first. ``comparison`` is what the stage
-    ``compare`` found, ``None`` where only OpenVINO was asked for.
+    ``compare`` found, ``None`` where only OpenVINO was asked for. ``search`` is what was left in
+    float so that the gate's limits are kept, ``None`` where nothing was searched for.
     """
 
     options: BuildOptions
@@ -66,6 +67,7 @@ class BuildResult:
     comparison: dict[str, Any] | None
     cached: tuple[str, ...]
     seconds: float
+    search: dict[str, Any] | None = None
 
     @property
     def engine(self) -> Path:
@@ -96,6 +98,6 @@ class BuildResult:
             "backend": options.backend, "precision": options.precision, "preset": self.preset,
             "shape": list(options.shape), "batch": options.batch, "passed": self.passed,
             "engines": [each.as_json() for each in self.engines],
-            "comparison": self.comparison,
+            "comparison": self.comparison, "search": self.search,
             "cached": list(self.cached), "seconds": round(self.seconds, 3),
         }  # fmt: skip

@@ -277,6 +277,7 @@ def test_bad_options_and_engines_exit_2(run: Run, tmp_path: Path, tree: Path) ->
         ({"max_drop": "-1"}, "--max-drop"),
         ({"max_class_drop": "nan"}, "--max-class-drop"),
         ({"exact": "some"}, "--exact some"),
+        ({"form": "train"}, "--form train is of a candidate that is built"),
         ({"limit": "0"}, "positive"),
         ({"patch": "24"}, "HxW"),
         ({"output": str(tmp_path / "file" / "below")}, "cannot be written"),

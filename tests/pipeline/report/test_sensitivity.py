@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
 from calibration.ablation import Ablation
-from calibration.cityscapes import TRAIN_IDS_TO_LABEL_IDS, Cityscapes
 from pipeline.build import BuildResult
 from pipeline.console import run_command
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
@@ -25,6 +22,7 @@ from pipeline.report.schema import SensitivityRow
 from pipeline.report.sensitivity import Bench, measure, ranked
 from pipeline.report.subjects import Graphs, exact_graph_of, graphs_of, open_subject
 from scripts.accuracy_report import main
+from tests.pipeline.own_truth import own_truth
 from tests.pipeline.report.doubles import EndlessFrames
 
 BROKEN = "stages.1.0.ffn_block.ffn_fc1"
@@ -39,19 +37,9 @@ def graphs(int8_build: BuildResult) -> Graphs:
 
 @pytest.fixture(scope="module")
 def tree(graphs: Graphs, streets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The streets, and as their truth what the float network says of them, rare classes ignored."""
+    """See ``own_truth``."""
     root = tmp_path_factory.mktemp("own-truth") / "tree"
-    shutil.copytree(streets, root)
-    with OnnxRuntimeEngine(graphs.floating) as engine:
-        segmenter = Segmenter(engine)
-        for pair in Cityscapes(root).frames("val"):
-            picture = cv2.imread(str(pair.image))
-            assert picture is not None
-            labels = segmenter.segment(np.ascontiguousarray(picture, np.uint8))
-            common = np.bincount(labels.ravel(), minlength=256) > labels.size / 25
-            truth = np.where(common[labels], labels, 255)
-            cv2.imwrite(str(pair.label), TRAIN_IDS_TO_LABEL_IDS[truth])
-    return root
+    return own_truth(graphs.floating, streets, root, "val")
 
 
 def with_scale(path: Path, layer: str, factor: float, target: Path) -> Path:
