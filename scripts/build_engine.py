@@ -17,6 +17,8 @@ With --json, one object on stdout:
   gate               null without --max-drop; else passed, frames, scored ("engine", or "exact
                      graph" where the engine cannot run), reference.miou, candidate.miou, drop,
                      worst_class, reasons; IoU in points
+  search             null unless --search had to; else floating (layers left in float),
+                     float_share (of the multiply-adds), trials (what each attempt lost)
   passed             whether the gate let every engine through
   engines            one object for each back end, with the fields above and, of TensorRT,
                      flavour, built_with, output, nodes, layers, float_fallback, float_by_design
@@ -33,7 +35,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -98,6 +100,9 @@ def build_parser() -> Parser:
     gate.add_argument("--max-drop", type=float, metavar="POINTS", help="loss of mIoU allowed")
     gate.add_argument("--max-class-drop", type=float, metavar="POINTS",
                       help="loss of one class's IoU allowed")  # fmt: skip
+    gate.add_argument("--search", action="store_true",
+                      help="where it fails, find the fewest layers to leave in float that keep the "
+                      "limits, on calibration frames, and try again")  # fmt: skip
     own = parser.add_argument_group("TensorRT", "refused where the flavour lacks them")
     add_tensorrt(own.add_argument)
     return parser
@@ -138,6 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     with progress_bar() as bar:
         calibrating = bar.add_task("calibrating", total=asked.frames, visible=False)
         scoring = bar.add_task("scoring", total=None, visible=False)
+        ranking = bar.add_task("ranking layers", total=None, visible=False)
 
         def staged(event: StageEvent) -> None:
             running = event.stage == "quantize" and event.seconds is None
@@ -150,9 +156,12 @@ def main(arguments: list[str] | None = None) -> int:
             bar.update(scoring, description=f"scoring {backend}", completed=done, total=total,
                        visible=done < total)  # fmt: skip
 
+        def ranked(done: int, total: int) -> None:
+            bar.update(ranking, completed=done, total=total, visible=done < total)
+
         result = build(
             asked,
-            Progress(staged, lambda used: bar.update(calibrating, completed=used), scored),
+            Progress(staged, lambda used: bar.update(calibrating, completed=used), scored, ranked),
         )
     tell(result)
     if options.json:
@@ -185,7 +194,7 @@ def build_options(options: Namespace) -> BuildOptions:
                 compute_capabilities=tuple(options.compute_capability),
             ),
         ),
-        gate=gate_limits(options),
+        gate=gate_limits(options), search=options.search,
     )  # fmt: skip
 
 
@@ -205,6 +214,8 @@ def gate_limits(options: Namespace) -> GateLimits | None:
 
 def tell(result: BuildResult) -> None:
     """What was built, for a person at a terminal."""
+    if result.search is not None:
+        tell_search(result.search)
     for each in result.engines:
         checks = each.checks
         if checks["engine_agreement"] is not None:
@@ -222,6 +233,16 @@ def tell(result: BuildResult) -> None:
                 say(f"  {reason}")
         say("not published" if each.path is None else f"[bold]{escape(str(each.path))}[/]")
     say(f"{result.seconds:.1f} s")
+
+
+def tell_search(found: dict[str, Any]) -> None:
+    """What was left in float, or why nothing was."""
+    layers = found["floating"]
+    if not layers:
+        warn("the search left nothing in float: frames of the calibration split lose no more than "
+             "the limits allow, so they cannot say what val needs")  # fmt: skip
+        return
+    say(f"in float, {found['float_share']:.1%} of the multiply-adds: {', '.join(layers)}")
 
 
 if __name__ == "__main__":
