@@ -60,7 +60,7 @@ class QuantizeSettings:
         overflow_fix: halve weights' range where CPUs without VNNI would saturate.
     """
 
-    estimator: str = "minmax"
+    estimator: str = "percentile"
     bias_correction: bool = False
     float_patterns: tuple[str, ...] = FLOAT_PATTERNS
     overflow_fix: bool = False

@@ -53,9 +53,8 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             "edge-s",
-            BackboneConfig((16, 32, 64, 128), (32, 16, 8, 4), (1, 1, 2, 1), (1, 2, 8, 32), stem=16),
+            BackboneConfig((16, 32, 64, 128), (32, 16, 8, 4), (1, 1, 2, 1), (1, 2, 8, 32)),
             width=32,
-            early_fusion=True,
         ),
         Preset(
             "edge-m",
