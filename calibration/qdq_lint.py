@@ -2,8 +2,7 @@
 
 Breaking one of them is rarely an error anywhere else: the graph still builds, and is silently
 slow (a heavy layer in float) or silently wrong. Each rule below was observed, with OpenVINO
-2026.4.1 on CPU and with the parser and builder of TensorRT for RTX 1.7.1; the tests of this
-module build every TensorRT row for real.
+2026.4.1 on CPU and TensorRT for RTX 1.7.1, which the tests of this module build every row with.
 
 ====================  ==============  =============================================================
 rule                  back end        what happens otherwise
@@ -32,9 +31,8 @@ rounded-sum           openvino        Q/DQ between a Conv (or its Relu) and an A
                       the Add into the Conv and leaves that rounding out
 ====================  ==============  =============================================================
 
-``docs/upstream`` has a reproduction of each of the last three.
-
-Heavy operators are Conv, ConvTranspose, Gemm, and MatMul with a constant operand.
+``docs/upstream`` reproduces the last three. Heavy operators are Conv, ConvTranspose, Gemm, and
+MatMul with a constant operand.
 """
 
 from __future__ import annotations

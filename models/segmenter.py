@@ -20,7 +20,6 @@ NUM_CLASSES = 19
 MEAN_RGB = (123.675, 116.28, 103.53)
 STD_RGB = (58.395, 57.12, 57.375)
 AUXILIARY_LEVEL = 2
-DEFAULT_PRESET = "edge-m"
 
 
 @dataclass(frozen=True)

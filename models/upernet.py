@@ -77,7 +77,7 @@ class UperNetHead(nn.Module):
             maps[i] = maps[i] + upsample(maps[i + 1], maps[i].shape[2:])
         outs = [conv(x) for conv, x in zip(self.fpn, maps, strict=False)] + [maps[-1]]
         if self.early_fusion:
-            return self.classifier(self._fuse_early(outs))  # type: ignore[no-any-return]
+            return self.classifier(self._fuse_early(outs))  # type: ignore[no-any-return]  # nn.Module
         size = outs[0].shape[2:]
         fused = torch.cat([outs[0]] + [upsample(x, size) for x in outs[1:]], dim=1)
         return self.classifier(self.fusion(fused))  # type: ignore[no-any-return]  # nn.Module
@@ -91,7 +91,7 @@ class UperNetHead(nn.Module):
         for x, weight in zip(reversed(outs), reversed(self.fusion_slices()), strict=True):
             own = F.conv2d(x, weight, padding=1)
             total = own if total is None else own + upsample(total, own.shape[2:])
-        return self.fusion.relu(self.fusion.bn(total))  # type: ignore[no-any-return]
+        return self.fusion.relu(self.fusion.bn(total))  # type: ignore[no-any-return]  # nn.Module
 
 
 class AuxiliaryHead(nn.Module):

@@ -19,9 +19,10 @@ from typing import Any
 from calibration.cityscapes import Cityscapes
 from calibration.frames import FrameList, select_frames
 from calibration.streets import write_dataset
+from models import DEFAULT_PRESET
 from models.checkpoints import load_segmenter, save_segmenter, shipped_checkpoint
 from models.repmlp import check_input_size
-from models.segmenter import DEFAULT_PRESET, build_segmenter, find_preset
+from models.segmenter import build_segmenter, find_preset
 from pipeline.artifact import Artifact
 from pipeline.build_engines import agreements, choose_flavour, open_built
 from pipeline.build_options import DEFAULT_SHAPE, BuildOptions, GateLimits, TensorRTOptions
@@ -43,8 +44,8 @@ from pipeline.stages.search import SearchConfig, SearchStage
 from pipeline.store import Store
 
 __all__ = [
-    "DEFAULT_SHAPE", "BuildOptions", "BuildResult", "BuiltEngine", "GateLimits", "Progress",
-    "TensorRTOptions", "build", "open_dataset",
+    "DEFAULT_PRESET", "DEFAULT_SHAPE", "BuildOptions", "BuildResult", "BuiltEngine", "GateLimits",
+    "Progress", "TensorRTOptions", "build", "open_dataset",
 ]  # fmt: skip
 
 CHECK_FRAMES = 8

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.markup import escape
 
+from models import DEFAULT_PRESET
 from pipeline.console import (
     EXIT_OK,
     Parser,
@@ -51,7 +52,11 @@ def build_parser() -> Parser:
     """Every option of the command."""
     parser = Parser(description=__doc__.partition("\n\nWith --json")[0])
     add = parser.add_argument
-    add("--preset", metavar="NAME", help="size of the network (default: the checkpoint's, edge-m)")
+    add(
+        "--preset",
+        metavar="NAME",
+        help=f"size of the network (default: the checkpoint's, {DEFAULT_PRESET})",
+    )
     add(
         "--checkpoint", type=Path, metavar="FILE", help="trained network (default: the shipped one)"
     )

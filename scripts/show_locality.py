@@ -100,9 +100,10 @@ def load_block(
     checkpoint: Path | None, preset: str | None, stage: int, block: int
 ) -> tuple[str, RepMLPBlock]:
     """(name, block) of a checkpoint: a whole segmenter, or a bare backbone of a named preset."""
+    from models import DEFAULT_PRESET
     from models.checkpoints import load_into, load_segmenter, shipped_checkpoint
     from models.errors import ModelError
-    from models.segmenter import DEFAULT_PRESET, build_segmenter, find_preset
+    from models.segmenter import build_segmenter, find_preset
 
     path = checkpoint or shipped_checkpoint(DEFAULT_PRESET)
     if preset is None:

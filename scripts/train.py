@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from models import DEFAULT_PRESET
 from pipeline.console import (
     EXIT_OK,
     Parser,
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 def build_parser() -> Parser:
     """Every option of the command."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--preset", default="edge-m", help="network size (default: %(default)s)")
+    parser.add_argument(
+        "--preset", default=DEFAULT_PRESET, help="network size (default: %(default)s)"
+    )
     parser.add_argument(
         "--data", action="append", default=[], metavar="ROOT[:WEIGHT]",
         help="a Cityscapes tree and its share of the samples; may be repeated "
@@ -93,6 +96,7 @@ def train(options: Namespace, where: str, world: World) -> int:
     from pipeline.training.loop import Scores, TrainConfig, Trainer
     from pipeline.training.score import class_iou, confusion_matrix
 
+    tell = say if world.leads else (lambda _line: None)
     preset = find_preset(options.preset)
     check_input_size(options.crop[0], options.crop[1], preset.unit)
     check_input_size(options.val_shape[0], options.val_shape[1], preset.unit)
@@ -107,7 +111,7 @@ def train(options: Namespace, where: str, world: World) -> int:
     model = build_segmenter(preset, auxiliary=True, seed=options.seed)
     if options.init:
         report = load_into(model, options.init)
-        say(
+        tell(
             f"initialised {len(report.loaded)} tensors from '{options.init}' ({report.naming}); "
             f"skipped: {', '.join(report.skipped) or 'none'}; fresh: {len(report.fresh)}"
         )
@@ -131,7 +135,9 @@ def train(options: Namespace, where: str, world: World) -> int:
         device=device, validate=validate, world=world,
     )  # fmt: skip
     if trainer.resume():
-        say(f"resuming '{options.output}' at step {trainer.step}, best val mIoU {trainer.best:.2f}")
+        tell(
+            f"resuming '{options.output}' at step {trainer.step}, best val mIoU {trainer.best:.2f}"
+        )
     if not world.leads:
         for _progress in trainer.run(options.until):
             pass

@@ -39,13 +39,12 @@ from pipeline.benchmark.rows import GROUPS, TORCH_DEPLOY, TORCH_TRAIN, compare, 
 from pipeline.benchmark.schema import Benchmark, Network, Roofline
 from pipeline.benchmark.torch_forms import find_checkpoint, torch_entries
 from pipeline.benchmark.turns import Contender, take_turns
-from pipeline.build import BuildOptions, Progress, build
+from pipeline.build import DEFAULT_PRESET, BuildOptions, Progress, build
 from pipeline.engines.base import FrameBatch
 from pipeline.engines.opening import open_engine
 from pipeline.errors import CheckFailedError, EdgeError
 from pipeline.stage import Notify
 
-DEFAULT_PRESET: Final = "edge-m"
 STORE: Final = ".store"
 """Where the build keeps what its stages make, beside the engines."""
 MOST_STREAMS: Final = 8

@@ -51,8 +51,7 @@ def draw_curve(
         right.plot(at, miou, color="#b8452a", marker="o", markersize=3, linewidth=1.2)
         right.set_ylabel("val mIoU, points", color="#b8452a")
         right.set_ylim(bottom=0)
-    for side in ("top",):
-        axes.spines[side].set_visible(False)
+    axes.spines["top"].set_visible(False)
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     write_whole(path, text.getvalue().encode())

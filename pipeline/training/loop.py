@@ -108,7 +108,9 @@ class Trainer:
         self.world = world or World()
         self._places = self.world.share(config.batch)
         # Channels last: a sixth to a third less time a step, on CPU and GPU alike.
-        self.model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+        self.model = model
         self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(_groups(model, config.decay), lr=config.rate)
         self.weights = torch.from_numpy(class_weights(mixture.class_shares(), config.balance)).to(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -24,9 +25,9 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from calibration.cityscapes import CLASS_NAMES, IGNORE, Cityscapes
-from pipeline.engines.base import Engine
 from pipeline.engines.opening import open_engine
 from pipeline.inference import Segmenter
+from pipeline.kernels import confusion
 from pipeline.report.metrics import class_iou, mean_over_classes
 
 CLASSES = len(CLASS_NAMES)
@@ -66,7 +67,7 @@ def main() -> None:
         ways = [Segmenter(engine, tiles="fit")]
         ways += [Segmenter(engine, tiles="cover", overlap=o) for o in options.overlaps]
         frames = (enlarge(*dataset.read(pair), options.upscale) for pair in pairs)
-        rows = measure(engine, ways, [0.0, *options.overlaps], frames)
+        rows = measure(ways, [0.0, *options.overlaps], frames)
     print("| tiles | overlap | tiles a frame | mIoU | mIoU at seams | frames/s | of `fit` |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
@@ -89,16 +90,16 @@ def enlarge(
 
 
 def measure(
-    engine: Engine, ways: list[Segmenter], overlaps: list[float],
-    frames: object,
+    ways: list[Segmenter], overlaps: list[float],
+    frames: Iterable[tuple[npt.NDArray[np.uint8], Labels]],
 ) -> list[Row]:  # fmt: skip
     """All ways on every frame in turn, so that whatever the machine does hits all of them."""
     whole = np.zeros((len(ways), CLASSES, CLASSES), np.int64)
     near = np.zeros_like(whole)
     spent = np.zeros(len(ways))
     number, shape = 0, (0, 0)
-    for image, truth in frames:  # type: ignore[attr-defined]  # a generator of pairs
-        shape = truth.shape
+    for image, truth in frames:
+        shape = truth.shape[0], truth.shape[1]
         seams = seam_mask(shape, ways[1])
         for i, way in enumerate(ways):
             if not number:
@@ -106,8 +107,8 @@ def measure(
             begin = perf_counter()
             labels = way.segment(image)
             spent[i] += perf_counter() - begin
-            whole[i] += count(truth, labels)
-            near[i] += count(np.where(seams, truth, IGNORE), labels)
+            confusion(truth, labels, whole[i])
+            confusion(np.where(seams, truth, IGNORE).astype(np.uint8), labels, near[i])
         number += 1
     return [
         Row(
@@ -129,13 +130,6 @@ def seam_mask(shape: tuple[int, int], barely: Segmenter) -> npt.NDArray[np.bool_
     for left in range(width, shape[1], width):
         mask[:, max(0, left - SEAM) : left + SEAM] = True
     return mask
-
-
-def count(truth: npt.NDArray[np.uint8], labels: Labels) -> npt.NDArray[np.int64]:
-    """(19, 19) pixels, truth by label."""
-    seen = truth != IGNORE
-    pairs = truth[seen].astype(np.int64) * CLASSES + labels[seen]
-    return np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
 
 
 if __name__ == "__main__":
