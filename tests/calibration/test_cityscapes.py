@@ -1,18 +1,15 @@
+"""The data set: its table of classes, its tree of files, and where it is."""
+
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration import images
 from calibration.cityscapes import (
     CLASS_NAMES,
     IGNORE,
@@ -25,6 +22,7 @@ from calibration.cityscapes import (
     train_ids_to_label_ids,
 )
 from calibration.errors import CalibrationDataError
+from tests.calibration.pictures import write
 
 # The scored classes as the benchmark publishes them (cityscapes-dataset.com, class definitions;
 # cityscapesscripts, helpers/labels.py): name, label id, RGB, in order of train id.
@@ -50,14 +48,6 @@ OFFICIAL = (
     ("bicycle", 33, (119, 11, 32)),
 )
 KNOWN = list(range(34))
-
-Bytes = npt.NDArray[np.uint8]
-
-
-def write(path: Path, image: npt.NDArray[np.generic]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), image)
-    return path
 
 
 def frame(root: Path, split: str, city: str, number: int, shape: tuple[int, int] = (6, 8)) -> str:
@@ -235,129 +225,6 @@ def test_unknown_ids_in_a_file_are_named_with_it(tree: Path) -> None:
     write(pair.label, np.array([[7, 77], [99, 7]], np.uint8))
     with pytest.raises(CalibrationDataError, match=r"labelIds\.png: unknown label ids 77, 99$"):
         data.read_labels(pair.label)
-
-
-# --- hostile files
-
-
-def test_every_truncation_of_a_png_is_noticed(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    path = write(tmp_path / "a.png", rng.integers(0, 256, (9, 11, 3), np.uint8))
-    data = path.read_bytes()
-    for size in range(0, len(data), 7):
-        path.write_bytes(data[:size])
-        with pytest.raises(CalibrationDataError, match=r"a\.png: (truncated|neither)"):
-            images.read_bgr(path)
-
-
-def test_every_flipped_byte_of_a_png_is_noticed(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    path = write(tmp_path / "a.png", rng.integers(0, 34, (9, 11), np.uint8))
-    data = path.read_bytes()
-    for at in range(0, len(data), 3):
-        damaged = bytearray(data)
-        damaged[at] ^= 0x10
-        path.write_bytes(damaged)
-        with pytest.raises(CalibrationDataError):
-            images.read_grey(path)
-
-
-def test_truncated_jpeg_is_noticed(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    path = write(tmp_path / "a.jpg", rng.integers(0, 256, (40, 60, 3), np.uint8))
-    data = path.read_bytes()
-    for share in (0.1, 0.5, 0.9):
-        path.write_bytes(data[: int(len(data) * share)])
-        with pytest.raises(CalibrationDataError, match="truncated"):
-            images.read_bgr(path)
-
-
-def test_jpeg_header_gives_the_size(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jpg", np.zeros((40, 60, 3), np.uint8))
-    assert images.read_header(path) == images.ImageHeader(40, 60, 8, grey=False)
-
-
-@given(
-    data=st.binary(max_size=400), kind=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
-)
-def test_garbage_is_an_error_and_nothing_else(
-    data: bytes, kind: bytes, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "garbage.png"
-    path.write_bytes(kind + data)
-    with pytest.raises(CalibrationDataError, match=r"garbage\.png"):
-        images.read_bgr(path)
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    crc = zlib.crc32(kind + data)
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
-
-
-def forged(width: int, height: int, bits: int = 8, colour: int = 0) -> bytes:
-    """A small PNG whose header claims any size."""
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    body = chunk(b"IDAT", zlib.compress(b"\0" * 64))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize(("width", "height"), [(8001, 8001), (2**31 - 1, 2), (1, 64_000_001)])
-def test_huge_claims_are_refused_before_decoding(
-    tmp_path: Path, width: int, height: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "bomb.png"
-    path.write_bytes(forged(width, height))
-    monkeypatch.setattr(cv2, "imdecode", None)
-    with pytest.raises(CalibrationDataError, match="more than the 64 megapixels"):
-        images.read_bgr(path)
-
-
-def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_FILE_BYTES", 100)
-    path = tmp_path / "big.png"
-    path.write_bytes(b"\0" * 101)
-    with pytest.raises(CalibrationDataError, match="larger than"):
-        images.read_bgr(path)
-
-
-def test_a_header_without_pixels_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "empty.png"
-    path.write_bytes(forged(0, 4))
-    with pytest.raises(CalibrationDataError, match="claims 0x4"):
-        images.read_bgr(path)
-
-
-def test_a_file_that_lies_about_its_pixels_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "short.png"
-    path.write_bytes(forged(400, 400))
-    with pytest.raises(CalibrationDataError, match=r"short\.png"):
-        images.read_grey(path)
-
-
-@pytest.mark.parametrize(
-    "image",
-    [np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.uint16), np.zeros((4, 5, 4), np.uint8)],
-)
-def test_labels_must_be_one_channel_of_8_bits(tmp_path: Path, image: Bytes) -> None:
-    path = write(tmp_path / "label.png", image)
-    with pytest.raises(CalibrationDataError, match="one channel of 8 bits"):
-        Cityscapes.read_labels(path)
-
-
-def test_palette_and_jpeg_labels_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "label.png"
-    path.write_bytes(forged(4, 4, colour=3))
-    with pytest.raises(CalibrationDataError, match="not a palette"):
-        Cityscapes.read_labels(path)
-    with pytest.raises(CalibrationDataError, match="one channel of 8 bits"):
-        Cityscapes.read_labels(write(tmp_path / "label.jpg", np.full((8, 8), 7, np.uint8)))
-
-
-def test_unreadable_files_say_why(tmp_path: Path) -> None:
-    with pytest.raises(CalibrationDataError, match=r"gone\.png: cannot be read \(No such file"):
-        images.read_bgr(tmp_path / "gone.png")
-    with pytest.raises(CalibrationDataError, match=r"cannot be read \(Is a directory"):
-        images.read_bgr(tmp_path)
 
 
 # --- where the data set is
