@@ -1,0 +1,40 @@
+"""How a command ends: one line for what a user can mend, a traceback for what is our bug."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from calibration.errors import CalibrationDataError
+from calibration.qdq_graph import QuantizedGraphError
+from models.errors import ModelError
+from pipeline.console import run_command
+from pipeline.errors import EdgeError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EdgeError("one\nline"), CalibrationDataError("one\nline"), ModelError("one\nline"),
+        QuantizedGraphError("one\nline"), OSError(errno.ENOSPC, "one line"),
+    ],
+)  # fmt: skip
+def test_every_error_of_ours_is_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> int:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(fail)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: one line\n"
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def fail() -> int:
+        raise ValueError("nobody's fault but ours")
+
+    with pytest.raises(ValueError, match="ours"):
+        run_command(fail)

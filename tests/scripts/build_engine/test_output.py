@@ -1,0 +1,78 @@
+"""What the command prints, how its gate exits, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from calibration.quantize import QuantizeSettings
+from pipeline.artifact import open_artifact
+from pipeline.build_options import TensorRTOptions
+from scripts.build_engine import build_options, build_parser
+from tests.scripts.build_engine.command import NAME, Run, left_in, process, words
+
+
+def test_stdout_is_one_object_and_all_else_is_on_stderr(made: tuple[Path, Path]) -> None:
+    output, stdout = made
+    text = stdout.read_text()
+    found, end = json.JSONDecoder().raw_decode(text)
+    assert text[end:] == "\n"
+    assert {
+        "engine", "manifest", "precision", "backend", "preset", "shape", "checks", "cached",
+        "seconds",
+    } <= set(found)  # fmt: skip
+    assert Path(found["engine"]) == output / f"{NAME}.xml"
+    assert open_artifact(Path(found["manifest"])).path == output / f"{NAME}.xml"
+    assert (found["preset"], found["shape"], found["precision"]) == ("tiny", [64, 128], "int8")
+    assert found["executed"] is True
+    assert found["gate"] is None
+    assert found["checks"]["engine_agreement"] >= 0.5
+    assert found["checks"]["injection_error"] < 1e-12
+    assert "quantize" in (output / "stderr.txt").read_text()
+    assert left_in(output) == {
+        f"{NAME}.xml", f"{NAME}.bin", f"{NAME}.xml.json", "stdout.json", "stderr.txt",
+    }  # fmt: skip
+
+
+def test_help_is_on_stdout_and_names_every_option() -> None:
+    done = process("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for option in ("--precision", "--max-drop", "--compute-capability", "--strict-int8", "--json"):
+        assert option in done.stdout
+    assert "With --json" not in done.stdout
+
+
+def test_the_estimator_is_the_librarys_default(home: Path, tmp_path: Path) -> None:
+    asked = build_options(build_parser().parse_args(words(home, tmp_path)))
+    assert asked.settings == QuantizeSettings()
+    assert asked.gate is None
+    assert asked.tensorrt == TensorRTOptions()
+
+
+def test_the_gate_exits_1_and_withdraws_the_engine(made: tuple[Path, Path], run: Run) -> None:
+    """Random weights lose something: a limit far above passes, one below does not."""
+    output, _stdout = made
+    code, out, _err = run(output, "--json", max_drop=99, max_class_drop=100)
+    passed = json.loads(out)
+    assert code == 0
+    assert passed["passed"] is True
+    gate = passed["gate"]
+    assert (gate["split"], gate["frames"], gate["scored"]) == ("val", 2, "engine")
+    assert gate["drop"] == gate["reference"]["miou"] - gate["candidate"]["miou"]
+    assert (output / f"{NAME}.xml").is_file()
+    manifest = output / f"{NAME}.xml.json"
+    assert open_artifact(manifest).facts["gate"] == gate
+    assert run(output)[0] == 0
+    assert open_artifact(manifest).facts["gate"] == gate, "a build without a gate forgot it"
+    worst = gate["worst_class"]["drop"]
+    assert worst > 0, "int8 of this network must lose a class something, or nothing is tested"
+    code, out, err = run(output, "--json", max_drop=99, max_class_drop=worst / 2)
+    refused = json.loads(out)
+    assert code == 1, err
+    assert refused["gate"]["worst_class"] == gate["worst_class"]
+    assert (refused["passed"], refused["engine"], refused["manifest"]) == (False, None, None)
+    assert refused["gate"]["reasons"][0].startswith(gate["worst_class"]["name"])
+    assert "REGRESSION" in err
+    assert not list(output.glob(f"{NAME}.*"))
+    assert run(output)[0] == 0
+    assert (output / f"{NAME}.xml").is_file()
