@@ -32,6 +32,7 @@ from onnx import numpy_helper
 
 from calibration.errors import CalibrationDataError
 from calibration.placement import quantize_before_moves
+from calibration.telemetry import silence_telemetry
 
 # Not worth quantizing: a handful of multiply-adds each, and rounding them moves whole maps.
 FLOAT_PATTERNS = (
@@ -101,6 +102,7 @@ def quantize(
         raise CalibrationDataError(
             f"unknown range estimator '{settings.estimator}': choose from {', '.join(ESTIMATORS)}"
         )
+    silence_telemetry()
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 

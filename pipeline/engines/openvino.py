@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.telemetry import silence_telemetry
 from pipeline.engines.base import EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.errors import EngineError, MissingDependencyError
 
@@ -26,6 +27,7 @@ PRECISIONS = tuple(_HINTS)
 
 def import_openvino() -> Any:
     """The ``openvino`` module, imported now. Raises ``MissingDependencyError``."""
+    silence_telemetry()
     try:
         import openvino
     except ModuleNotFoundError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from models.segmenter import PRESETS
 from pipeline.console import run_command
 from scripts.build_engine import main
 from tests.models.helpers import TINY, tiny_segmenter
-from tests.scripts.build_engine.command import Answer, Run, process, words
+from tests.scripts.build_engine.command import Answer, Made, Run, process, words
 
 
 @pytest.fixture(scope="session")
@@ -41,14 +42,16 @@ def run(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def made(home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(the output folder of one good run in a process of its own, what it printed on stdout).
-
-    A test that spoils it ends with a good run, so that the next one finds it whole.
-    """
-    output = tmp_path_factory.mktemp("made")
-    done = process(*words(home, output, "--json"))
+def made(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A test that spoils it ends with a good run, so that the next one finds it whole."""
+    output, user = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("user")
+    found = Made(output, output / "stdout.json", user, user / "calls.txt")
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    done = process(
+        *words(home, output, "--json"),
+        HOME=str(user), CALLS=str(found.calls), XDG_CACHE_HOME=cache,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (output / "stdout.json").write_text(done.stdout)
+    found.stdout.write_text(done.stdout)
     (output / "stderr.txt").write_text(done.stderr)
-    return output, output / "stdout.json"
+    return found

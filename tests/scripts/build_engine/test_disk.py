@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifact import open_artifact
-from tests.scripts.build_engine.command import NAME, Run, left_in
+from tests.scripts.build_engine.command import NAME, Made, Run, left_in
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -63,9 +63,9 @@ def test_a_full_disk_exits_2_and_a_rerun_recovers(
     assert "tiny-fp32-64x128.xml.json" in left_in(output)
 
 
-def test_openvinos_own_writer_without_room_exits_2(made: tuple[Path, Path], run: Run) -> None:
+def test_openvinos_own_writer_without_room_exits_2(made: Made, run: Run) -> None:
     """The system's limit on file sizes stands for a full disk that even C++ code must notice."""
-    output, _stdout = made
+    output = made.output
     for folder in (output / ".store").glob("build-openvino-*"):
         shutil.rmtree(folder)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -83,9 +83,9 @@ def test_openvinos_own_writer_without_room_exits_2(made: tuple[Path, Path], run:
 
 
 def test_a_full_disk_while_publishing_leaves_nothing_half(
-    made: tuple[Path, Path], run: Run, monkeypatch: pytest.MonkeyPatch
+    made: Made, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, _stdout = made
+    output = made.output
     manifest = output / f"{NAME}.xml.json"
     manifest.unlink()
     (output / f"{NAME}.bin").unlink()

@@ -9,12 +9,12 @@ from calibration.quantize import QuantizeSettings
 from pipeline.artifact import open_artifact
 from pipeline.build_options import TensorRTOptions
 from scripts.build_engine import build_options, build_parser
-from tests.scripts.build_engine.command import NAME, Run, left_in, process, words
+from tests.scripts.build_engine.command import NAME, Made, Run, left_in, process, words
 
 
-def test_stdout_is_one_object_and_all_else_is_on_stderr(made: tuple[Path, Path]) -> None:
-    output, stdout = made
-    text = stdout.read_text()
+def test_stdout_is_one_object_and_all_else_is_on_stderr(made: Made) -> None:
+    output = made.output
+    text = made.stdout.read_text()
     found, end = json.JSONDecoder().raw_decode(text)
     assert text[end:] == "\n"
     assert {
@@ -34,6 +34,12 @@ def test_stdout_is_one_object_and_all_else_is_on_stderr(made: tuple[Path, Path])
     }  # fmt: skip
 
 
+def test_a_build_calls_nobody(made: Made) -> None:
+    """OpenVINO and nncf would report themselves, and leave a client id in the home folder."""
+    assert not made.calls.exists(), made.calls.read_text()
+    assert not (made.user / "intel").exists()
+
+
 def test_help_is_on_stdout_and_names_every_option() -> None:
     done = process("--help")
     assert (done.returncode, done.stderr) == (0, "")
@@ -49,9 +55,9 @@ def test_the_estimator_is_the_librarys_default(home: Path, tmp_path: Path) -> No
     assert asked.tensorrt == TensorRTOptions()
 
 
-def test_the_gate_exits_1_and_withdraws_the_engine(made: tuple[Path, Path], run: Run) -> None:
+def test_the_gate_exits_1_and_withdraws_the_engine(made: Made, run: Run) -> None:
     """Random weights lose something: a limit far above passes, one below does not."""
-    output, _stdout = made
+    output = made.output
     code, out, _err = run(output, "--json", max_drop=99, max_class_drop=100)
     passed = json.loads(out)
     assert code == 0
