@@ -1,1 +1,6 @@
 """From frames to INT8. Imports nothing of `pipeline` or `models`."""
+
+ESTIMATORS = ("minmax", "mean-minmax", "percentile")
+"""Ways to find activation ranges; ``QuantizeSettings`` says what each does."""
+DEFAULT_ESTIMATOR = "percentile"
+"""What every command and ``QuantizeSettings`` take unless told otherwise."""

@@ -30,6 +30,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from calibration import DEFAULT_ESTIMATOR, ESTIMATORS
 from calibration.errors import CalibrationDataError
 from calibration.placement import quantize_before_moves
 from calibration.telemetry import silence_telemetry
@@ -44,7 +45,6 @@ UNROUNDED = (
     "*.ffn_fc2", "stages.*.repmlp_block", "*.local", "*.sum", "*.repconv?", "*.sum?",
     "*.bottleneck.level", "*.bottleneck.pooled", "head.fusion.?",
 )  # fmt: skip
-ESTIMATORS = ("minmax", "mean-minmax", "percentile")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class QuantizeSettings:
         overflow_fix: halve weights' range where CPUs without VNNI would saturate.
     """
 
-    estimator: str = "percentile"
+    estimator: str = DEFAULT_ESTIMATOR
     bias_correction: bool = False
     float_patterns: tuple[str, ...] = FLOAT_PATTERNS
     overflow_fix: bool = False

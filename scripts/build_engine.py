@@ -41,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.markup import escape
 
+from calibration import DEFAULT_ESTIMATOR, ESTIMATORS
 from pipeline.console import (
     EXIT_OK,
     EXIT_REGRESSION,
@@ -86,7 +87,7 @@ def build_parser() -> Parser:
     add("--injection", choices=("full", "split", "auto"), default="split",
         help="form of locality injection; auto: block by block, what INT8 loses against what "
         "splitting costs, both measured (default: %(default)s)")  # fmt: skip
-    add("--estimator", choices=("minmax", "mean-minmax", "percentile"), default="percentile",
+    add("--estimator", choices=ESTIMATORS, default=DEFAULT_ESTIMATOR,
         help="of activation ranges")  # fmt: skip
     add("--opset", type=int, choices=(17, 18, 19), default=17)
     add("--min-agreement", type=float, default=98.0, metavar="PERCENT",
