@@ -3,7 +3,8 @@
     checkpoint -> inject -> export -> quantize (int8) -> build -> gate -> engine, in OUTPUT
 
 Everything on the way lies in ``OUTPUT/.store`` under its content's key; a second run with nothing
-changed finds all of it there. OpenVINO's and TensorRT's engines come from one calibration.
+changed finds all of it there. OpenVINO's and TensorRT's engines come from one calibration. Tuning
+comes last and changes nothing but the manifest in ``OUTPUT``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import errno
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,13 @@ from models.repmlp import check_input_size
 from models.segmenter import build_segmenter, find_preset
 from pipeline.artifact import Artifact
 from pipeline.build_engines import agreements, choose_flavour, open_built
-from pipeline.build_options import DEFAULT_SHAPE, BuildOptions, GateLimits, TensorRTOptions
+from pipeline.build_options import (
+    DEFAULT_SHAPE,
+    BuildOptions,
+    GateLimits,
+    TensorRTOptions,
+    TunePace,
+)
 from pipeline.build_result import BuildResult, BuiltEngine
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import SinkError
@@ -41,11 +48,12 @@ from pipeline.stages.export import ExportConfig, ExportStage
 from pipeline.stages.inject import InjectConfig, InjectStage, checkpoint_artifact
 from pipeline.stages.quantize import TENSORRT_GRAPH, QuantizeStage
 from pipeline.stages.search import SearchConfig, SearchStage
+from pipeline.stages.tune import TuneConfig, TuneStage
 from pipeline.store import Store
 
 __all__ = [
     "DEFAULT_PRESET", "DEFAULT_SHAPE", "BuildOptions", "BuildResult", "BuiltEngine", "GateLimits",
-    "Progress", "TensorRTOptions", "build", "open_dataset",
+    "Progress", "TensorRTOptions", "TunePace", "build", "open_dataset",
 ]  # fmt: skip
 
 CHECK_FRAMES = 8
@@ -60,12 +68,13 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 @dataclass(frozen=True)
 class Progress:
     """Who is told what. ``scored`` is told the back end, the frames done and all of them;
-    ``ranked`` of the search, the layers done and all of them."""
+    ``ranked`` of the search, the layers done and all of them; ``tuned`` likewise, of turns."""
 
     stage: Notify = lambda event: None
     calibrated: Callable[[int], None] = lambda count: None
     scored: Callable[[str, int, int], None] = lambda backend, done, total: None
     ranked: Callable[[int, int], None] = lambda done, total: None
+    tuned: Callable[[int, int], None] = lambda done, total: None
 
 
 def build(options: BuildOptions, progress: Progress | None = None) -> BuildResult:
@@ -150,10 +159,13 @@ class _Build:
         engines = []
         for backend, artifact in built.items():
             outcome = outcomes.get(backend)
-            path = None
+            path, tuning = None, None
             if outcome is None or outcome.verdict.passed:
                 verdict = None if outcome is None else outcome.as_json()
                 path = publish(artifact, options.output, name, verdict)
+                # The engine is there by now, whatever becomes of a minute of measuring.
+                tuning = self.tune(artifact)
+                publish(artifact, options.output, name, tuning=tuning)
             else:
                 withdraw(artifact, options.output, name)
             checks = {
@@ -161,7 +173,7 @@ class _Build:
                 "export_error": graph.facts["error"],
                 **agreements(backend, artifact, comparison),
             }
-            engines.append(BuiltEngine(backend, path, artifact, checks, outcome))
+            engines.append(BuiltEngine(backend, path, artifact, checks, outcome, tuning))
         kept = ("frames", "labels", "classes")
         return BuildResult(
             options, preset, graph, quantized, tuple(engines),
@@ -264,6 +276,18 @@ class _Build:
             }
         )
         return BuildTensorRTStage(config, self.store, checking, self.told).run(source, graph)
+
+    def tune(self, artifact: Artifact) -> dict[str, Any] | None:
+        """How that engine runs best here, where that was asked for and a CPU runs it."""
+        pace = self.options.tune
+        if pace is None or artifact.facts["backend"] != "openvino":
+            return None
+        config = TuneConfig.model_validate(
+            {"precision": artifact.facts["precision"], **asdict(pace)}
+        )
+        stage = TuneStage(config, self.store, self.told, self.progress.tuned)
+        found: dict[str, Any] = stage.run(artifact).facts["tuning"]
+        return found
 
     def hold(
         self, reference: Artifact, artifact: Artifact, frames: CheckedFrames, limits: GateLimits

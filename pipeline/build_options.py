@@ -65,6 +65,24 @@ class GateLimits:
 
 
 @dataclass(frozen=True)
+class TunePace:
+    """How long an engine is tuned.
+
+    Attributes:
+        rounds: in each of which every setup has its turn. Noise chooses one of k setups that are
+            no better than the default with probability k / 2^rounds at most.
+        seconds: of one turn.
+        settle: seconds of rest before every turn.
+        look: seconds spent watching the machine before and after.
+    """
+
+    rounds: int = 9
+    seconds: float = 0.6
+    settle: float = 0.2
+    look: float = 1.0
+
+
+@dataclass(frozen=True)
 class BuildOptions:
     """What to build. Paths and numbers only; see ``scripts/build_engine.py`` for their meaning.
 
@@ -92,6 +110,7 @@ class BuildOptions:
     tensorrt: TensorRTOptions = field(default_factory=TensorRTOptions)
     gate: GateLimits | None = None
     search: bool = False
+    tune: TunePace | None = None
 
     def __post_init__(self) -> None:
         for option, value, choices in (
@@ -110,6 +129,11 @@ class BuildOptions:
         self._check_gate()
 
     def _check_tensorrt(self) -> None:
+        if self.tune is not None and self.backend == "tensorrt":
+            raise UsageError(
+                "--tune measures streams and threads of a CPU, which TensorRT engines do not have",
+                hint="leave it out, or give --backend openvino or all",
+            )
         foreign = self.tensorrt.given() if self.backend == "openvino" else []
         if foreign:
             raise UsageError(

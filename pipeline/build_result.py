@@ -17,7 +17,8 @@ from pipeline.gate import Outcome
 class BuiltEngine:
     """One engine: where it is, and what is known of it.
 
-    ``path`` is ``None`` where the gate refused it: then it is not in the output folder.
+    ``path`` is ``None`` where the gate refused it: then it is not in the output folder. ``tuning``
+    is what ``TuneStage`` found, ``None`` where nothing was tuned.
     """
 
     backend: str
@@ -25,6 +26,7 @@ class BuiltEngine:
     artifact: Artifact
     checks: dict[str, Any]
     gate: Outcome | None
+    tuning: dict[str, Any] | None = None
 
     @property
     def manifest(self) -> Path | None:
@@ -44,6 +46,7 @@ class BuiltEngine:
             "not_executed": reason,
             "checks": self.checks,
             "gate": None if self.gate is None else self.gate.as_json(),
+            "tuning": self.tuning,
         }
         keys = ("flavour", "built_with", "output", "float_fallback", "float_by_design", "nodes",
                 "layers", "warnings")  # fmt: skip

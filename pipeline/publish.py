@@ -41,11 +41,14 @@ def prepare(output: Path) -> None:
         ) from error
 
 
-def publish(built: Artifact, output: Path, name: str, gate: dict[str, Any] | None = None) -> Path:
+def publish(
+    built: Artifact, output: Path, name: str, gate: dict[str, Any] | None = None,
+    tuning: dict[str, Any] | None = None,
+) -> Path:  # fmt: skip
     """Copy an engine out of the store as ``OUTPUT/NAME.*``; the path of its main file.
 
     The manifest comes last, so that an interrupted copy never passes for an engine. Where the
-    engine is there already, whole, only a new verdict is written.
+    engine is there already, whole, only a new verdict or tuning is written.
 
     Args:
         built: the engine in the store.
@@ -53,13 +56,16 @@ def publish(built: Artifact, output: Path, name: str, gate: dict[str, Any] | Non
         name: without a suffix.
         gate: the gate's verdict as plain JSON, for the manifest's facts under ``gate``; ``None``
             leaves an earlier verdict on this very engine where it is.
+        tuning: how it runs best on this machine, for the facts under ``tuning``; ``None`` likewise.
     """
+    found = {"gate": gate, "tuning": tuning}
+    found = {key: value for key, value in found.items() if value is not None}
     target = _target(built, output, name)
     manifest_path = manifest_of(target)
     there = _there(built, manifest_path)
     if there is not None:
-        if gate is not None and there.facts.get("gate") != gate:
-            facts = there.facts | {"gate": gate}
+        facts = there.facts | found
+        if facts != there.facts:
             _write(manifest_path, replace(there, facts=facts))
         return target
     manifest_path.unlink(missing_ok=True)
@@ -68,10 +74,9 @@ def publish(built: Artifact, output: Path, name: str, gate: dict[str, Any] | Non
         copy = target.with_name(f"{name}{Path(part).suffix}")
         _copy_whole(built.path.parent / part, copy, digest)
         files[copy.name] = digest
-    facts = built.facts | ({} if gate is None else {"gate": gate})
     _write(
         manifest_path,
-        replace(built.manifest, main=target.name, files=files, facts=facts),
+        replace(built.manifest, main=target.name, files=files, facts=built.facts | found),
     )
     return target
 

@@ -17,6 +17,12 @@ With --json, one object on stdout:
   gate               null without --max-drop; else passed, frames, scored ("engine", or "exact
                      graph" where the engine cannot run), reference.miou, candidate.miou, drop,
                      worst_class, reasons; IoU in points
+  tuning             null without --tune; else machine (cpu, cpus), load (before, after, others,
+                     loaded: why to doubt the figures, or null), rounds, tiles (in one inference)
+                     and, under latency and throughput: chosen (streams, threads, slots; 0 threads
+                     are as many as OpenVINO wants), default, gain (times as fast as the default:
+                     value, low, high over rounds; null where the default was chosen), candidates
+                     (each with ms, tiles_per_second, gain, rounds_ms)
   search             null unless --search had to; else floating (layers left in float),
                      float_share (of the multiply-adds), trials (what each attempt lost)
   passed             whether the gate let every engine through
@@ -94,6 +100,9 @@ def build_parser() -> Parser:
         help="labels the engine must share with its own graph (default: %(default)s)")  # fmt: skip
     add("--random-weights", action="store_true",
         help="an untrained network, to try sizes and speed")  # fmt: skip
+    add("--tune", action="store_true",
+        help="measure how many streams and threads OpenVINO's engine runs best with on this "
+        "machine, and open it so from now on; takes a minute on two cores, once")  # fmt: skip
     add("--json", action="store_true", help="print the result as one JSON object on stdout")
     gate = parser.add_argument_group(
         "gate", "either option scores the engine against fp32 on the val split, as the report does"
@@ -145,6 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         calibrating = bar.add_task("calibrating", total=asked.frames, visible=False)
         scoring = bar.add_task("scoring", total=None, visible=False)
         ranking = bar.add_task("ranking layers", total=None, visible=False)
+        tuning = bar.add_task("tuning", total=None, visible=False)
 
         def staged(event: StageEvent) -> None:
             running = event.stage == "quantize" and event.seconds is None
@@ -160,10 +170,13 @@ def main(arguments: list[str] | None = None) -> int:
         def ranked(done: int, total: int) -> None:
             bar.update(ranking, completed=done, total=total, visible=done < total)
 
-        result = build(
-            asked,
-            Progress(staged, lambda used: bar.update(calibrating, completed=used), scored, ranked),
-        )
+        def tuned(done: int, total: int) -> None:
+            bar.update(tuning, completed=done, total=total, visible=done < total)
+
+        def calibrated(used: int) -> None:
+            bar.update(calibrating, completed=used)
+
+        result = build(asked, Progress(staged, calibrated, scored, ranked, tuned))
     tell(result)
     if options.json:
         print_json(result.as_json())
@@ -174,7 +187,7 @@ def build_options(options: Namespace) -> BuildOptions:
     """The command's options as the library's. Raises ``UsageError`` where they contradict."""
     from calibration.cityscapes import dataset_root
     from calibration.quantize import QuantizeSettings
-    from pipeline.build import BuildOptions, TensorRTOptions
+    from pipeline.build import BuildOptions, TensorRTOptions, TunePace
     from pipeline.engines.trt_builder import BuilderOptions
 
     if not 0 <= options.min_agreement <= 100:
@@ -196,6 +209,7 @@ def build_options(options: Namespace) -> BuildOptions:
             ),
         ),
         gate=gate_limits(options), search=options.search,
+        tune=TunePace() if options.tune else None,
     )  # fmt: skip
 
 
@@ -232,6 +246,8 @@ def tell(result: BuildResult) -> None:
             say(f"[{colour}]{each.backend} {each.gate.scored}: {each.gate.headline}[/]")
             for reason in each.gate.verdict.reasons:
                 say(f"  {reason}")
+        if each.tuning is not None:
+            tell_tuning(each.backend, each.tuning)
         say("not published" if each.path is None else f"[bold]{escape(str(each.path))}[/]")
     say(f"{result.seconds:.1f} s")
 
@@ -244,6 +260,39 @@ def tell_search(found: dict[str, Any]) -> None:
              "the limits allow, so they cannot say what val needs")  # fmt: skip
         return
     say(f"in float, {found['float_share']:.1%} of the multiply-adds: {', '.join(layers)}")
+
+
+def tell_tuning(backend: str, found: dict[str, Any]) -> None:
+    """What was chosen, what it gives a tile, and what it is better than.
+
+    By the tile, so that engines of different ``--batch`` can be compared.
+    """
+    for goal in ("latency", "throughput"):
+        chosen = found[goal]["chosen"]
+        figures = next(
+            each
+            for each in found[goal]["candidates"]
+            if all(each[key] == value for key, value in chosen.items())
+        )
+        streams, threads = chosen["streams"], figures["threads_taken"]
+        setup = f"{_count(streams, 'stream')} on {_count(threads, 'thread')}"
+        speed = f"{figures['tiles_per_second']:.1f} tiles/s"
+        if goal == "latency":
+            speed = f"{figures['ms'] / found['tiles']:.1f} ms a tile, {figures['ms']:.1f} ms in all"
+        gain = found[goal]["gain"]
+        better = "the default; nothing beat it"
+        if gain is not None:
+            better = (
+                f"{gain['value']:.2f} times the default ({gain['low']:.2f} to {gain['high']:.2f})"
+            )
+        say(f"{backend}: for {goal} {setup}, {chosen['slots']} slots: {speed}; {better}")
+    if found["load"]["loaded"] is not None:
+        warn(f"tuned on a busy machine: {found['load']['loaded']}; remove the tune-* folder in "
+             ".store to measure again")  # fmt: skip
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pipeline.console import (
     warn,
 )
 from pipeline.engines.opening import SUFFIXES, find_engine, manifest_of, open_engine
+from pipeline.engines.setups import Goal
 from pipeline.errors import EdgeError, UsageError
 from pipeline.tiles import DEFAULT_OVERLAP
 from pipeline.video.draw import DEFAULT_OPACITY, Style, parse_classes
@@ -43,7 +44,6 @@ from pipeline.video.source import SourceOptions, parse_source
 
 ENGINES = Path(__file__).resolve().parent.parent / "engines"
 COVER_SLOTS = 8
-MOST_STREAMS = 8  # each holds the network's activations once more
 TOKEN_VARIABLE = "REPMLP_EDGE_HTTP_TOKEN"  # noqa: S105  # the variable's name, not a token
 
 
@@ -60,12 +60,16 @@ def build_parser() -> Parser:
         help="engine to run (default: the newest in engines/ that fits this machine)",
     )  # fmt: skip
     parser.add_argument(
-        "--threads", type=positive_int, default=0, metavar="N", help="CPU threads (default: all)"
+        "--threads",
+        type=positive_int,
+        default=0,
+        metavar="N",
+        help="CPU threads (default: as tuned, or all)",
     )
     parser.add_argument(
         "--streams", type=positive_int, default=0, metavar="N",
-        help="frames computed at the same time on a CPU (default: one where a source is live, for "
-        "the least latency; else one for each core, for the most frames a second)",
+        help="frames computed at the same time on a CPU (default: as tuned; untuned, one where a "
+        "source is live, for the least latency, else one for each core, for the most frames)",
     )  # fmt: skip
     _add_output(parser)
     _add_reading(parser)
@@ -193,11 +197,10 @@ def read_patch(path: Path) -> tuple[int, int]:
     return side, side
 
 
-def choose_streams(request: Request) -> int:
-    """How many frames to compute at the same time: one at a time where latency counts."""
-    if request.source_options.realtime or any(s.may_be_live for s in request.sources):
-        return 1
-    return min(len(os.sched_getaffinity(0)), MOST_STREAMS)
+def choose_goal(request: Request) -> Goal:
+    """What counts: how soon a frame is there, or how many there are."""
+    live = request.source_options.realtime or any(s.may_be_live for s in request.sources)
+    return "latency" if live else "throughput"
 
 
 def main() -> int:
@@ -207,16 +210,20 @@ def main() -> int:
     path = options.engine or find_engine(ENGINES)
     if options.patch_edges:
         request = dataclasses.replace(request, patch=read_patch(path))
-    streams = options.streams or choose_streams(request)
-    # More slots than run at once, so that the next frame is there when the device is; and where a
-    # frame takes several slots, enough for most to have another under way.
-    slots = streams + 1 if request.tiles == "fit" else max(streams + 1, COVER_SLOTS)
+    # Where a frame takes several slots, enough for most frames to have another one under way.
+    slots = 0 if request.tiles == "fit" else COVER_SLOTS
+    goal = choose_goal(request)
     with (
-        open_engine(path, threads=options.threads, streams=streams, slots=slots) as engine,
+        open_engine(
+            path, threads=options.threads, streams=options.streams, slots=slots, goal=goal
+        ) as engine,
         Session(engine, request) as session,
     ):
         info = engine.info
-        say(escape(f"{info.precision} on {info.device} ({info.backend}): {info.path}"))
+        tuned = f", tuned for {goal}" if "tuned_for" in info.extra else ""
+        say(escape(f"{info.precision} on {info.device} ({info.backend}{tuned}): {info.path}"))
+        if "tuning_ignored" in info.extra:
+            say(escape(info.extra["tuning_ignored"]))
         if session.server is not None:
             say(f"showing at [bold]{session.server.url}[/]")
         elif not (request.output or request.labels or request.window):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,13 @@ def cpu_features() -> tuple[str, ...]:
             flags = set(value.split())
             return tuple(name for name in _TELLING if name in flags)
     return ()
+
+
+def cpu_count() -> int:
+    """Logical CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpuinfo() -> list[str]:

@@ -14,6 +14,7 @@ from platformdirs import user_cache_path
 from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
+from pipeline.engines.setups import Goal, choose_setup
 from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
 
 SUFFIXES = (".xml", ".engine")
@@ -26,15 +27,22 @@ def manifest_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def open_engine(path: Path, *, threads: int = 0, streams: int = 0, slots: int = 0) -> Engine:
+def open_engine(
+    path: Path, *, threads: int = 0, streams: int = 0, slots: int = 0, goal: Goal = "latency"
+) -> Engine:
     """The engine of that file, on this machine.
+
+    Where neither threads nor streams are given, an OpenVINO engine is opened as it was tuned for
+    the goal on such a machine (``info.extra["tuned_for"]``), else with defaults; that a tuning was
+    left aside, and why, is in ``info.extra["tuning_ignored"]``.
 
     Args:
         path: ``.xml`` (OpenVINO), ``.engine`` (TensorRT) or ``.onnx`` (ONNX Runtime, executed
             exactly as written: the slow reference).
-        threads: CPU threads; 0 is all.
-        streams: requests that run at the same time on a CPU; 0 is one, for low latency.
-        slots: requests that may be in flight; 0 is as many as the device wants.
+        threads: CPU threads; 0 leaves them open.
+        streams: requests that run at the same time on a CPU; 0 leaves them open.
+        slots: requests that may be in flight, at least; there are always more than streams.
+        goal: ``latency``, the least time a frame, or ``throughput``, the most frames a second.
 
     Raises:
         EngineError: no such file, or one that no runtime here opens.
@@ -53,18 +61,23 @@ def open_engine(path: Path, *, threads: int = 0, streams: int = 0, slots: int = 
             hint="name the file that build_engine.py printed",
         )
     artifact = _trusted(path)
+    chosen = choose_setup(artifact.facts, goal, threads=threads, streams=streams, slots=slots)
+    setup = chosen.setup
     if path.suffix == ".engine":
         from pipeline.engines.tensorrt import open_tensorrt
 
-        return open_tensorrt(path, artifact.manifest, slots=slots)
+        return open_tensorrt(path, artifact.manifest, slots=setup.slots)
     _check_openvino(artifact)
     from pipeline.engines.openvino import OpenVINOEngine
 
     # One folder per content: OpenVINO's own cache goes by file name and time, which can lie.
     cache = user_cache_path("repmlp-edge") / "openvino" / artifact.manifest.key[:20]
+    notes: dict[str, str] = {"tuned_for": goal} if chosen.tuned else {}
+    if chosen.ignored is not None:
+        notes = {"tuning_ignored": chosen.ignored}
     return OpenVINOEngine(
-        path, precision=str(artifact.facts["precision"]), threads=threads, streams=streams,
-        slots=slots, cache=cache,
+        path, precision=str(artifact.facts["precision"]), threads=setup.threads,
+        streams=setup.streams, slots=setup.slots, cache=cache, notes=notes,
     )  # fmt: skip
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from calibration.telemetry import silence_telemetry
-from pipeline.engines.base import EngineInfo, FrameBatch, OutputBatch, TensorSpec
+from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.errors import EngineError, MissingDependencyError
 
 # What each precision asks the device to compute unquantized layers in; fp16 means the fastest
@@ -37,7 +36,7 @@ def import_openvino() -> Any:
     return openvino
 
 
-class OpenVINOEngine:
+class OpenVINOEngine(EngineBase):
     """A compiled IR on the CPU. Slots are infer requests with preallocated buffers.
 
     Args:
@@ -47,6 +46,7 @@ class OpenVINOEngine:
         streams: requests that run at the same time; 0 is OpenVINO's choice for low latency.
         threads: CPU threads; 0 is all.
         cache: folder for compiled models, or ``None``.
+        notes: of who opens it, added to ``info.extra``.
 
     Raises:
         EngineError: OpenVINO cannot read or compile the file, or it is not such a network.
@@ -55,7 +55,7 @@ class OpenVINOEngine:
 
     def __init__(
         self, path: Path, *, precision: str = "fp32", slots: int = 0, streams: int = 0,
-        threads: int = 0, cache: Path | None = None,
+        threads: int = 0, cache: Path | None = None, notes: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         openvino = import_openvino()
         core = openvino.Core()
@@ -105,6 +105,7 @@ class OpenVINOEngine:
                 "float_kernels": str(
                     compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
                 ),
+                **(notes or {}),
             },
         )
 
@@ -136,15 +137,6 @@ class OpenVINOEngine:
             self._state[slot] = "done"
         return self._outputs[slot]
 
-    def infer(self, frames: FrameBatch) -> OutputBatch:
-        """See the protocol."""
-        want = self.inputs[0].shape
-        if frames.shape != want or frames.dtype != np.uint8:
-            raise EngineError(f"engine takes uint8 {want}, got {frames.dtype} {frames.shape}")
-        np.copyto(self.input(0), frames)
-        self.submit(0)
-        return np.array(self.wait(0))
-
     def close(self) -> None:
         """See the protocol."""
         for slot, state in enumerate(self._state):
@@ -154,17 +146,6 @@ class OpenVINOEngine:
         self._requests.clear()
         self._state.clear()
         self._compiled = None
-
-    def __enter__(self) -> OpenVINOEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def executed_precisions(compiled: Any) -> dict[str, int]:
