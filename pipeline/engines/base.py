@@ -20,13 +20,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import EngineError
+
 FrameBatch: TypeAlias = npt.NDArray[np.uint8]
 OutputBatch: TypeAlias = npt.NDArray[Any]
+Self = TypeVar("Self")  # typing has its own from Python 3.11 on
 
 
 @dataclass(frozen=True)
@@ -113,3 +116,27 @@ class Engine(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class EngineBase:
+    """What every engine of ours does in the same way, in terms of the rest of the protocol."""
+
+    def infer(self: Engine, frames: FrameBatch) -> OutputBatch:
+        """See the protocol."""
+        want = self.inputs[0].shape
+        if frames.shape != want or frames.dtype != np.uint8:
+            raise EngineError(f"engine takes uint8 {want}, got {frames.dtype} {frames.shape}")
+        np.copyto(self.input(0), frames)
+        self.submit(0)
+        return np.array(self.wait(0))
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self: Engine,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

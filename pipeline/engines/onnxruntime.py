@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from pipeline.engines.base import EngineInfo, FrameBatch, OutputBatch, TensorSpec
+from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.errors import EngineError, MissingDependencyError
 
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32", "tensor(int64)": "int64"}
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(EngineBase):
     """One ONNX file of one input and one output, executed on the CPU, one request at a time.
 
     Args:
@@ -91,14 +90,6 @@ class OnnxRuntimeEngine:
             raise EngineError("slot 0 was never submitted")
         return self._output
 
-    def infer(self, frames: FrameBatch) -> OutputBatch:
-        """See the protocol."""
-        if frames.shape != self.inputs[0].shape or frames.dtype != np.uint8:
-            raise EngineError(
-                f"engine takes uint8 {self.inputs[0].shape}, got {frames.dtype} {frames.shape}"
-            )
-        return self._run(frames)
-
     def _run(self, frames: FrameBatch) -> OutputBatch:
         try:
             outputs = self._session.run(None, {self.inputs[0].name: frames})
@@ -111,17 +102,6 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """See the protocol."""
         self._output = None
-
-    def __enter__(self) -> OnnxRuntimeEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _precision(path: Path) -> str:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
 from pipeline.artifact import Manifest, TensorFacts
-from pipeline.engines.base import EngineInfo, FrameBatch, OutputBatch, TensorSpec
+from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import CudaMemory, open_memory
 from pipeline.engines.trt_executor import Request, open_context
@@ -127,7 +126,7 @@ def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
     return trt, gpu
 
 
-class TensorRTEngine:
+class TensorRTEngine(EngineBase):
     """A deserialised plan with ``slots`` requests. Made by ``open_tensorrt``; closes ``memory``."""
 
     def __init__(
@@ -235,15 +234,6 @@ class TensorRTEngine:
         """See the protocol."""
         return self._requests[slot].wait(slot, timeout)
 
-    def infer(self, frames: FrameBatch) -> OutputBatch:
-        """See the protocol."""
-        want = self.inputs[0].shape
-        if frames.shape != want or frames.dtype != np.uint8:
-            raise EngineError(f"engine takes uint8 {want}, got {frames.dtype} {frames.shape}")
-        np.copyto(self.input(0), frames)
-        self.submit(0)
-        return np.array(self.wait(0))
-
     def close(self) -> None:
         """See the protocol. Buffers handed out before are memory no more."""
         if self._engine is None:
@@ -253,17 +243,6 @@ class TensorRTEngine:
         self._requests.clear()
         self._engine = self._runtime = None
         self._memory.close()
-
-    def __enter__(self) -> TensorRTEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def built_with(manifest: Manifest, name: str) -> BuiltWith:
