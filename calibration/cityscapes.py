@@ -167,7 +167,6 @@ TRAIN_IDS_TO_LABEL_IDS: Final = _lut({r.train_id: r.id for r in _SCORED}, 0)
 """(256,) uint8: train id -> label id. ``IGNORE`` and everything unknown read 0, unlabeled."""
 
 _UNKNOWN_LABEL_IDS: Final = _lut({r.id: 0 for r in LABELS if r.id >= 0}, 1)
-_UNKNOWN_TRAIN_IDS: Final = _lut({r.train_id: 0 for r in _SCORED} | {IGNORE: 0}, 1)
 
 
 def label_ids_to_train_ids(
@@ -177,34 +176,21 @@ def label_ids_to_train_ids(
 
     Raises ``CalibrationDataError`` naming ``source`` and the ids that the table does not hold.
     """
-    _refuse_unknown(label_ids, _UNKNOWN_LABEL_IDS, source, "label id")
+    _refuse_unknown(label_ids, source)
     return LABEL_IDS_TO_TRAIN_IDS[label_ids]
 
 
-def train_ids_to_label_ids(
-    train_ids: npt.NDArray[np.uint8], *, source: str = "labels"
-) -> npt.NDArray[np.uint8]:
-    """Label ids of a uint8 array of train ids; ``IGNORE`` becomes 0, unlabeled.
-
-    Raises ``CalibrationDataError`` naming ``source`` and the ids that are no train id.
-    """
-    _refuse_unknown(train_ids, _UNKNOWN_TRAIN_IDS, source, "train id")
-    return TRAIN_IDS_TO_LABEL_IDS[train_ids]
-
-
-def _refuse_unknown(
-    ids: npt.NDArray[np.uint8], unknown: npt.NDArray[np.uint8], source: str, kind: str
-) -> None:
+def _refuse_unknown(ids: npt.NDArray[np.uint8], source: str) -> None:
     if ids.dtype != np.uint8:
-        raise CalibrationDataError(f"{source}: {kind}s must be uint8, not {ids.dtype}")
-    if ids.size == 0 or not cv2.countNonZero(cv2.LUT(ids.reshape(1, -1), unknown)):
+        raise CalibrationDataError(f"{source}: label ids must be uint8, not {ids.dtype}")
+    if ids.size == 0 or not cv2.countNonZero(cv2.LUT(ids.reshape(1, -1), _UNKNOWN_LABEL_IDS)):
         return
-    found = [int(i) for i in np.unique(ids) if unknown[i]]
+    found = [int(i) for i in np.unique(ids) if _UNKNOWN_LABEL_IDS[i]]
     shown = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
     hint = ""
-    if kind == "label id" and found == [IGNORE]:
+    if found == [IGNORE]:
         hint = "; these look like train ids, use the *_gtFine_labelIds.png files"
-    raise CalibrationDataError(f"{source}: unknown {kind}s {shown}{hint}")
+    raise CalibrationDataError(f"{source}: unknown label ids {shown}{hint}")
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,6 @@ def conv_graph(
     quantize_weights: bool = True,
     quantize_input: bool = True,
     bias: str = "float",
-    weights: str | None = None,
 ) -> onnx.ModelProto:
     """x -> Q/DQ -> Conv ``conv_op`` -> y, with one thing changed from what every rule asks."""
     b = Builder()

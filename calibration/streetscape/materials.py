@@ -105,10 +105,6 @@ class Light:
         # Half of the ambient light comes from above.
         return self.ambient * (0.8 + 0.2 * up) + self.sun * max(facing, 0.0)
 
-    def tint(self, colour: tuple[float, float, float], facing: float) -> tuple[float, ...]:
-        """A colour as it looks under this light."""
-        return tuple(float(v) for v in np.clip(np.array(colour) * self.gain(facing), 0, 255))
-
 
 def _light(rng: np.random.Generator, name: str) -> Light:
     side = -1 if rng.random() < 0.5 else 1

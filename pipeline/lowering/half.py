@@ -188,16 +188,3 @@ class _Rewriter:
 
 def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
     return helper.make_node("Cast", [source], [target], name=f"{target}_cast", to=kind)
-
-
-def count_types(model: onnx.ModelProto) -> dict[str, int]:
-    """How many heavy nodes compute in which float type, and how many casts there are."""
-    types = {
-        v.name: v.type.tensor_type.elem_type for v in [*model.graph.value_info, *model.graph.output]
-    }
-    counts = {"fp16": 0, "fp32": 0, "casts": 0}
-    for node in model.graph.node:
-        if node.op_type in ("Conv", "MatMul", "Gemm", "ConvTranspose"):
-            counts["fp16" if types.get(node.output[0]) == HALF else "fp32"] += 1
-        counts["casts"] += node.op_type == "Cast"
-    return counts

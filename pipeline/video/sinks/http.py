@@ -132,9 +132,7 @@ class VideoServer:
         self.channels.append(channel)
         self._stats.append(stats)
         self._painters.append(painter)
-        return MjpegSink(
-            channel, f"{self.url.partition('?')[0]}streams/{len(self.channels) - 1}.mjpg"
-        )
+        return MjpegSink(channel)
 
     def close(self) -> None:
         """Send every viewer away and stop listening. Safe to call twice."""

@@ -109,9 +109,8 @@ class Channel:
 class MjpegSink:
     """Shows the canvas to a channel's viewers. The server is closed by its owner."""
 
-    def __init__(self, channel: Channel, address: str) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._address = address
 
     @property
     def needs_canvas(self) -> bool:

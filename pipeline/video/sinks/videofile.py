@@ -34,7 +34,7 @@ _FRAGMENT: Final = "1000000"
 _ONE_THREAD_PIXELS: Final = 1920 * 1088
 """Up to this size one encoder thread keeps up, and takes least from the engine."""
 
-_BT601, _STUDIO_RANGE, _BT709_TRC = 6, 1, 1
+_BT601, _STUDIO_RANGE = 6, 1
 """ISO/IEC 23091-2 numbers of what OpenCV's BGR to YUV conversion gives: SMPTE 170M, 16 to 235."""
 
 

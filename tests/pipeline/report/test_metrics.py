@@ -21,8 +21,8 @@ from hypothesis.extra import numpy as hnp
 from calibration.cityscapes import (
     CLASS_NAMES,
     LABELS,
+    TRAIN_IDS_TO_LABEL_IDS,
     label_ids_to_train_ids,
-    train_ids_to_label_ids,
 )
 from pipeline.kernels import confusion
 from pipeline.report.metrics import (
@@ -78,7 +78,7 @@ def test_scores_are_the_official_evaluators_on_label_id_files(tmp_path: Path, se
         predicted[rng.random(truth.shape) < 0.02] = 255  # "no class": label id 0 on disk
         paths = tmp_path / f"{frame}_truth.png", tmp_path / f"{frame}_predicted.png"
         cv2.imwrite(str(paths[0]), truth)
-        cv2.imwrite(str(paths[1]), train_ids_to_label_ids(predicted))
+        cv2.imwrite(str(paths[1]), TRAIN_IDS_TO_LABEL_IDS[predicted])
         pairs.append(paths)
         confusion(classes, predicted, ours)
     theirs, average = official_scores(pairs)
