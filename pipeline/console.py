@@ -13,18 +13,22 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
 from calibration.errors import CalibrationDataError
-from pipeline.errors import EdgeError, UsageError
+from pipeline.errors import EdgeError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 EXIT_OK, EXIT_REGRESSION, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+BUILD_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetensors")
+"""What the extra ``build`` installs."""
 
 # Errors of modules that need torch or onnx, which may not be here.
 _ELSEWHERE = {"models.errors": "ModelError", "calibration.qdq_graph": "QuantizedGraphError"}
@@ -120,6 +124,19 @@ def progress_bar() -> Progress:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TimeRemainingColumn(), console=stderr, transient=True,
     )  # fmt: skip
+
+
+def require(*packages: str, extra: str, why: str) -> None:
+    """Refuse now what would fail later: ``MissingDependencyError`` for the first that is missing.
+
+    Args:
+        packages: names to import, none of which is imported.
+        extra: of ours, that installs them.
+        why: what needs them.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingDependencyError(package, extra, why=why)
 
 
 class Parser(argparse.ArgumentParser):

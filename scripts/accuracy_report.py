@@ -20,6 +20,7 @@ import numpy as np
 
 from calibration.cityscapes import SPLITS, FramePair, dataset_root
 from pipeline.console import (
+    BUILD_PACKAGES,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_REGRESSION,
@@ -28,11 +29,12 @@ from pipeline.console import (
     positive_int,
     print_json,
     progress_bar,
+    require,
     run_command,
     say,
     warn,
 )
-from pipeline.errors import MissingDependencyError, UsageError
+from pipeline.errors import UsageError
 from pipeline.report import wording
 from pipeline.report.bootstrap import RESAMPLES
 from pipeline.report.frames import CheckedFrames, check_frames
@@ -54,7 +56,6 @@ if TYPE_CHECKING:
     from pipeline.build import BuildResult
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16")
-BUILD_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetensors")
 
 
 def build_parser() -> Parser:
@@ -131,8 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     check_limits(options.max_drop, options.max_class_drop)
     exact_frames = parse_exact(options.exact)
-    if find_spec("jinja2") is None:
-        raise MissingDependencyError("jinja2", "report", why="writing the report")
+    require("jinja2", extra="report", why="writing the report")
     asked = RunOptions(
         output=options.output, max_drop=options.max_drop, max_class_drop=options.max_class_drop,
         exact_frames=exact_frames, patch=options.patch, resamples=options.resamples,
@@ -215,8 +215,7 @@ def graphs_to_rank(subjects: Subjects) -> Graphs:
             hint="give --candidate int8, an engine in the folder it was built in, or two .onnx "
             "files, quantized and float",
         )
-    if find_spec("onnx") is None:
-        raise MissingDependencyError("onnx", "build", why="ranking layers")
+    require("onnx", extra="build", why="ranking layers")
     return graphs
 
 
@@ -229,9 +228,7 @@ def opened(name: str, path: Path, stack: ExitStack) -> Subject:
 
 def built(options: Namespace, precision: str, other: Subject | None, injection: str) -> BuildResult:
     """Build an engine, or find it; of the other one's size and preset where not told."""
-    for package in BUILD_PACKAGES:
-        if find_spec(package) is None:
-            raise MissingDependencyError(package, "build", why=f"building the {precision} engine")
+    require(*BUILD_PACKAGES, extra="build", why=f"building the {precision} engine")
     from pipeline.build import DEFAULT_SHAPE, BuildOptions, build
 
     shape, preset = options.shape, options.preset

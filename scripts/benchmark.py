@@ -17,7 +17,6 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,25 +26,25 @@ from rich.markup import escape
 
 from models import DEFAULT_PRESET
 from pipeline.console import (
+    BUILD_PACKAGES,
     EXIT_OK,
     Parser,
     parse_shape,
     positive_int,
     print_json,
+    require,
     run_command,
     say,
     stderr,
     warn,
 )
-from pipeline.errors import MissingDependencyError, UsageError
+from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.benchmark.options import BenchmarkOptions
     from pipeline.benchmark.run import Listener
     from pipeline.benchmark.schema import Benchmark
     from pipeline.stage import StageEvent
-
-PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetensors")
 
 
 def build_parser() -> Parser:
@@ -86,9 +85,7 @@ def build_parser() -> Parser:
 def main(arguments: list[str] | None = None) -> int:
     """Parse, measure, print."""
     options = build_parser().parse_args(arguments)
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            raise MissingDependencyError(package, "build", why="the benchmark")
+    require(*BUILD_PACKAGES, extra="build", why="the benchmark")
     from pipeline.benchmark.page import write_page, write_text
 
     if options.roofline and options.html is not None:

@@ -39,7 +39,6 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +48,7 @@ from rich.markup import escape
 
 from calibration import DEFAULT_ESTIMATOR, ESTIMATORS
 from pipeline.console import (
+    BUILD_PACKAGES,
     EXIT_OK,
     EXIT_REGRESSION,
     Parser,
@@ -56,17 +56,17 @@ from pipeline.console import (
     positive_int,
     print_json,
     progress_bar,
+    require,
     run_command,
     say,
     warn,
 )
-from pipeline.errors import MissingDependencyError, UsageError
+from pipeline.errors import UsageError
 from pipeline.stage import StageEvent
 
 if TYPE_CHECKING:
     from pipeline.build import BuildOptions, BuildResult, GateLimits
 
-PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetensors")
 
 
 def build_parser() -> Parser:
@@ -140,9 +140,7 @@ def add_tensorrt(add: Callable[..., object]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Parse, build, print."""
     options = build_parser().parse_args(arguments)
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            raise MissingDependencyError(package, "build", why="building an engine")
+    require(*BUILD_PACKAGES, extra="build", why="building an engine")
     from pipeline.build import Progress, build
 
     asked = build_options(options)

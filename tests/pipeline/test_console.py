@@ -9,8 +9,8 @@ import pytest
 from calibration.errors import CalibrationDataError
 from calibration.qdq_graph import QuantizedGraphError
 from models.errors import ModelError
-from pipeline.console import run_command
-from pipeline.errors import EdgeError
+from pipeline.console import require, run_command
+from pipeline.errors import EdgeError, MissingDependencyError
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,13 @@ def test_every_error_of_ours_is_one_line(
         run_command(fail)
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: one line\n"
+
+
+def test_what_is_missing_is_named_with_what_installs_it() -> None:
+    require("json", "numpy", extra="build", why="a test")
+    with pytest.raises(MissingDependencyError, match="^a test needs the package 'no_such'") as told:
+        require("json", "no_such", extra="build", why="a test")
+    assert told.value.hint == "pip install 'repmlp-edge[build]'"
 
 
 def test_a_bug_keeps_its_traceback() -> None:
