@@ -104,8 +104,8 @@ def _tuned(tuning: Any, goal: Goal, default: Chosen) -> Chosen:
     here = (cpu_model(), cpu_count())
     if (cpu, cpus) != here:
         name = " ".join(cpu.split())[:_LONGEST_NAME]
-        there = f"the engine was tuned on {cpus} CPUs of {name}"
-        why = f"{there}, here are {here[1]} of {here[0]}: taking the defaults"
+        there = f"the engine was tuned with {cpus} CPUs ({name})"
+        why = f"{there}, this run has {here[1]} ({here[0]}): taking the defaults"
         return replace(default, ignored=why)
     return Chosen(setup, tuned=True)
 

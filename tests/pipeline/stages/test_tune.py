@@ -169,7 +169,7 @@ def test_another_number_of_cpus_ignores_it_with_a_line(
     monkeypatch.setattr(setups, "cpu_count", lambda: cpu_count() + 1)
     with open_engine(engine) as opened:
         assert "tuned_for" not in opened.info.extra
-        assert f"tuned on {cpu_count()} CPUs" in opened.info.extra["tuning_ignored"]
+        assert f"tuned with {cpu_count()} CPUs" in opened.info.extra["tuning_ignored"]
 
 
 def test_what_the_runtime_does_not_take_is_measured_once(
@@ -260,4 +260,4 @@ def test_the_runner_says_whether_it_runs_as_tuned(
     assert run_video.main() == 0
     said = " ".join(capsys.readouterr().err.split())
     assert ("tuned for throughput" in said) is fits
-    assert ("tuned on 64 CPUs of Another CPU" in said) is not fits
+    assert ("tuned with 64 CPUs (Another CPU)" in said) is not fits
