@@ -1,0 +1,76 @@
+"""What is learnt of a published engine goes into its manifest, and stays there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.artifact import Artifact, Manifest, open_artifact, sha256_of
+from pipeline.engines.opening import manifest_of
+from pipeline.publish import publish
+
+GATE: dict[str, Any] = {"passed": True, "drop": 0.25}
+TUNING: dict[str, Any] = {"version": 1, "latency": {"chosen": {"streams": 1}}}
+
+
+def engine(store: Path, weights: bytes = b"weights") -> Artifact:
+    """An engine as a stage leaves it in the store."""
+    folder = store / weights.hex()
+    folder.mkdir(parents=True)
+    (folder / "engine.xml").write_bytes(b"<net/>")
+    (folder / "engine.bin").write_bytes(weights)
+    files = {name: sha256_of(folder / name) for name in ("engine.xml", "engine.bin")}
+    manifest = Manifest(
+        kind="engine",
+        main="engine.xml",
+        files=files,
+        key=weights.hex(),
+        facts={"precision": "int8"},
+    )
+    (folder / "artifact.json").write_bytes(manifest.to_json())
+    return Artifact(manifest, folder / "artifact.json")
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """Of a published engine, every hash verified."""
+    return open_artifact(manifest_of(path)).facts
+
+
+def test_verdict_and_tuning_are_added_one_by_one_and_neither_removes_the_other(
+    tmp_path: Path,
+) -> None:
+    built = engine(tmp_path / "store")
+    in_store = built.manifest_path.read_bytes()
+    path = publish(built, tmp_path, "street", GATE)
+    assert facts(path) == {"precision": "int8", "gate": GATE}
+    copied = path.stat().st_mtime_ns
+    publish(built, tmp_path, "street", tuning=TUNING)
+    assert facts(path) == {"precision": "int8", "gate": GATE, "tuning": TUNING}
+    publish(built, tmp_path, "street", {**GATE, "drop": 0.5})
+    assert facts(path) == {"precision": "int8", "gate": {**GATE, "drop": 0.5}, "tuning": TUNING}
+    assert path.stat().st_mtime_ns == copied, "the newest engine must stay the newest built"
+    assert built.manifest_path.read_bytes() == in_store
+
+
+def test_nothing_new_writes_nothing(tmp_path: Path) -> None:
+    built = engine(tmp_path / "store")
+    path = publish(built, tmp_path, "street", GATE, TUNING)
+    before = manifest_of(path).stat()
+    for again in ({}, {"gate": GATE}, {"tuning": TUNING}):
+        publish(built, tmp_path, "street", **again)
+    after = manifest_of(path).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("spoilt", [True, False], ids=["altered file", "another engine"])
+def test_what_was_learnt_of_another_engine_is_forgotten(tmp_path: Path, spoilt: bool) -> None:
+    built = engine(tmp_path / "store")
+    path = publish(built, tmp_path, "street", GATE, TUNING)
+    if spoilt:
+        path.with_suffix(".bin").write_bytes(b"half")
+    else:
+        built = engine(tmp_path / "store", b"other weights")
+    assert publish(built, tmp_path, "street") == path
+    assert facts(path) == {"precision": "int8"}
