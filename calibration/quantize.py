@@ -42,7 +42,7 @@ FLOAT_PATTERNS = (
 )  # fmt: skip
 # What is summed or gated straight away and rounded after that, not before.
 UNROUNDED = (
-    "*.ffn_fc2", "stages.*.repmlp_block", "*.local", "*.sum", "*.repconv?", "*.sum?",
+    "*.ffn_fc2", "stages.*.repmlp_block", "*.gated", "*.sum", "*.sum?",
     "*.bottleneck.level", "*.bottleneck.pooled", "head.fusion.?",
 )  # fmt: skip
 

@@ -201,6 +201,7 @@ def load_segmenter(path: Path, preset: str | None = None) -> tuple[Segmenter, Pr
     if name is None:
         raise ModelError(f"checkpoint '{path}' does not say its preset: name it with --preset")
     chosen = find_preset(name)
+    _check_activation(path, chosen, metadata)
     model = _empty_like(chosen, tensors)
     report = _copy(model, tensors, path)
     missing = [key for key in report.fresh if not key.endswith("num_batches_tracked")]
@@ -211,6 +212,16 @@ def load_segmenter(path: Path, preset: str | None = None) -> tuple[Segmenter, Pr
             f"of preset '{name}' (a backbone alone initialises training: train.py --init)"
         )
     return model.eval(), chosen, report
+
+
+def _check_activation(path: Path, preset: Preset, metadata: Mapping[str, str]) -> None:
+    """No tensor's shape tells GELU from ReLU, so weights of the other would run and be wrong."""
+    trained, runs = metadata.get("activation", "gelu"), preset.backbone.activation
+    if metadata.get("format") == FORMAT and trained != runs:
+        raise ModelError(
+            f"checkpoint '{path}' was trained with {trained} and preset '{preset.name}' now has "
+            f"{runs}: train it on with scripts/train.py --init"
+        )
 
 
 def _empty_like(preset: Preset, tensors: Mapping[str, Tensor]) -> Segmenter:
@@ -254,6 +265,7 @@ def save_segmenter(
     }
     header = {
         **(metadata or {}), "format": FORMAT, "preset": preset, "form": form_of(tensors),
+        "activation": model.backbone.config.activation,
     }  # fmt: skip
     write_whole(path, save(tensors, header))
 
@@ -267,7 +279,9 @@ def write_whole(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105  the same call, on names already made
+        # A temporary file is its maker's alone; a checkpoint is for whoever may enter the folder.
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,8 @@ class BackboneConfig:
             embedding followed by an overlapping 3x3 stride-2 convolution (Xiao et al. 2021, "Early
             convolutions help transformers see better"). 48 numbers of a 4x4 patch do not fit into
             16 channels; 12 of a 2x2 patch do, and a pole two pixels wide survives.
+        activation: of the feed-forward units: the paper's GELU, or ReLU, which INT8 engines fuse
+            into the convolution before it and quantize without a sign.
     """
 
     channels: tuple[int, ...]
@@ -59,6 +62,7 @@ class BackboneConfig:
     gate_reduction: int = 4
     ffn_expand: int = 4
     stem: int = 0
+    activation: Literal["gelu", "relu"] = "gelu"
 
     def __post_init__(self) -> None:
         if not len(self.channels) == len(self.patches) == len(self.blocks) == len(self.sharesets):
@@ -231,16 +235,19 @@ class RepMLPBlock(nn.Module):
 
 
 class FFNBlock(nn.Module):
-    """1x1 convolutions C -> expand * C -> C with BatchNorm after each and GELU between."""
+    """1x1 convolutions C -> expand * C -> C with BatchNorm after each and GELU or ReLU between."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, activation: str = "gelu") -> None:
         super().__init__()
+        self.activation = activation
         self.ffn_fc1 = ConvBN(channels, hidden, 1)
         self.ffn_fc2 = ConvBN(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        return self.ffn_fc2(F.gelu(self.ffn_fc1(x)))  # type: ignore[no-any-return]  # nn.Module
+        hidden = self.ffn_fc1(x)
+        hidden = F.relu(hidden) if self.activation == "relu" else F.gelu(hidden)
+        return self.ffn_fc2(hidden)  # type: ignore[no-any-return]  # nn.Module
 
 
 class RepMLPUnit(nn.Module):
@@ -300,7 +307,7 @@ class RepMLPNet(nn.Module):
                         c, p, p, sets=s, kernels=config.kernels,
                         gate_reduction=config.gate_reduction, deploy=deploy,
                     ),
-                    FFNBlock(c, c * config.ffn_expand),
+                    FFNBlock(c, c * config.ffn_expand, config.activation),
                 )
                 for _ in range(n)
             ]  # fmt: skip

@@ -52,13 +52,26 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             "edge-s",
-            BackboneConfig((16, 32, 64, 128), (32, 16, 8, 4), (1, 1, 2, 1), (1, 2, 8, 32)),
+            BackboneConfig(
+                (16, 32, 64, 128),
+                (32, 16, 8, 4),
+                (1, 1, 2, 1),
+                (1, 2, 8, 32),
+                stem=12,
+                activation="relu",
+            ),
             width=32,
+            early_fusion=True,
         ),
         Preset(
             "edge-m",
             BackboneConfig(
-                (32, 64, 128, 256), (32, 16, 8, 4), (1, 2, 4, 2), (1, 4, 16, 64), stem=16
+                (32, 64, 128, 256),
+                (32, 16, 8, 4),
+                (1, 2, 4, 2),
+                (1, 4, 16, 64),
+                stem=16,
+                activation="relu",
             ),
             width=48,
             early_fusion=True,

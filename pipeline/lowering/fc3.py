@@ -24,7 +24,7 @@ def uneven(bias: Array) -> Array:
 def lower_fc3(
     g: GraphWriter, matrix: Array, bias: Array, channels: int, x: str, p: Patches, name: str
 ) -> str:
-    """(P, C, h, w) -> the same, each channel times its share-set's matrix.
+    """(P, C, h, w) -> (P, C, h*w), each channel times its share-set's matrix.
 
     Args:
         g: writer.
@@ -50,4 +50,4 @@ def lower_fc3(
         x = g.op("MatMul", [x, g.const(f"{name}.weight", matrix)], name)
         x = g.op("Add", [x, g.const(f"{name}.bias", bias[:, None])], f"{name}.biased")
         x = g.transpose(x, (1, 0, 2), f"{name}.channels")
-    return g.reshape(x, (p.count, channels, p.side, p.side), f"{name}.patches")
+    return g.reshape(x, (p.count, channels, area), f"{name}.patches")

@@ -55,6 +55,7 @@ from pipeline.lowering.parts import (
     gelu,
     merge_map,
     per_channel,
+    positions,
     split_map,
 )
 from pipeline.lowering.train_form import lower_branches
@@ -92,13 +93,13 @@ def lower(
             raise ModelError(f"{name} is in train form: inject locality first")
     writer = GraphWriter(opset)
     levels = _backbone(writer, model, batch, height, width)
+    shape = [batch, model.head.classes, height // 4, width // 4]
     logits = lower_head(writer, model.head, levels)
-    writer.op("Identity", [logits], OUTPUT)
-    classes = model.head.classes
+    writer.op("Identity", [_planar(writer, logits, shape, "head.planar")], OUTPUT)
     return writer.model(
         "repmlpnet_upernet",
         [helper.make_tensor_value_info(INPUT, UINT8, [batch, height, width, 3])],
-        [helper.make_tensor_value_info(OUTPUT, FLOAT, [batch, classes, height // 4, width // 4])],
+        [helper.make_tensor_value_info(OUTPUT, FLOAT, shape)],
         metadata,
     )
 
@@ -123,6 +124,18 @@ def _backbone(g: GraphWriter, model: Segmenter, batch: int, height: int, width: 
         if i + 1 < len(net.stages):
             x = _downsample(g, net.downsample[i], x, patches, f"downsample.{i}")
     return levels
+
+
+def _planar(g: GraphWriter, x: str, shape: list[int], name: str) -> str:
+    """The same tensor, its way out of a channels-last convolution spelled as one 2-D transpose.
+
+    OpenVINO does that in a third of the time of its own change of layout.
+    """
+    batch, channels, height, width = shape
+    x = g.transpose(x, (0, 2, 3, 1), f"{name}.last")
+    x = g.reshape(x, (batch, height * width, channels), f"{name}.pixels")
+    x = g.transpose(x, (0, 2, 1), f"{name}.channels")
+    return g.reshape(x, shape, name)
 
 
 def _embedding(g: GraphWriter, module: ConvBN) -> str:
@@ -153,9 +166,8 @@ def _block(
     shifted = g.const(f"{name}.prebn.shift", per_channel(shift))
     x = g.op("Add", [scaled, shifted], f"{name}.prebn")
     y = (_merged if block.deploy else lower_branches)(g, block, x, p, name)
-    if p.batch == 1:
-        return g.op("Mul", [y, gate], name)
-    y = g.reshape(y, (p.batch, p.rows * p.cols, block.channels, p.side, p.side), f"{name}.images")
+    if p.batch > 1:
+        y = g.reshape(y, (p.batch, p.rows * p.cols, block.channels, p.side**2), f"{name}.images")
     y = g.op("Mul", [y, gate], f"{name}.gated")
     return g.reshape(y, (p.count, block.channels, p.side, p.side), name)
 
@@ -173,13 +185,16 @@ def _merged(g: GraphWriter, block: RepMLPBlock, x: str, p: Patches, name: str) -
     local = g.conv(
         x, weight, bias, f"{name}.local", padding=weight.shape[-1] // 2, groups=block.channels
     )
+    # Summed as FC3 lays its output out, (P, C, h*w): the convolution's is then rounded to bytes
+    # before it is reordered. In one shape the back end would fuse the sum and move floats.
+    local = positions(g, local, block.channels, p, f"{name}.local.positions")
     return g.op("Add", [y, local], f"{name}.sum")
 
 
 def _gate(
     g: GraphWriter, block: RepMLPBlock, scale: Array, shift: Array, x: str, p: Patches, name: str
 ) -> str:
-    """(1, C, 1, 1), or (N, 1, C, 1, 1) for a batch, to multiply the patches with."""
+    """(1, C, 1), or (N, 1, C, 1) for a batch, to multiply patches' positions with."""
     c = block.channels
     first = as_float64(block.gp.fc1.weight)[:, :, 0, 0]
     first_bias = as_float64(block.gp.fc1.bias) + first @ shift
@@ -200,7 +215,7 @@ def _gate(
         "Add", [x, g.const(f"{name}.fc2.bias", as_float64(block.gp.fc2.bias))], f"{name}.fc2.biased"
     )
     x = g.op("Sigmoid", [x], f"{name}.sigmoid")
-    shape = (1, c, 1, 1) if p.batch == 1 else (p.batch, 1, c, 1, 1)
+    shape = (1, c, 1) if p.batch == 1 else (p.batch, 1, c, 1)
     return g.reshape(x, shape, name)
 
 
@@ -209,7 +224,10 @@ def _ffn(g: GraphWriter, ffn: FFNBlock, norm: nn.Module, x: str, name: str) -> s
     weight, bias = fold(ffn.ffn_fc1)
     bias = bias + weight[:, :, 0, 0] @ shift
     x = g.conv(x, weight * scale[None, :, None, None], bias, f"{name}.ffn_fc1")
-    x = gelu(g, x, f"{name}.gelu")
+    if ffn.activation == "relu":
+        x = g.op("Relu", [x], f"{name}.relu")
+    else:
+        x = gelu(g, x, f"{name}.gelu")
     return g.conv(x, *fold(ffn.ffn_fc2), f"{name}.ffn_fc2")
 
 

@@ -48,26 +48,31 @@ class Level:
 
 
 def split_map(g: GraphWriter, x: str, channels: int, p: Patches, name: str) -> str:
-    """(N, C, H, W) -> (P, C, h, w)."""
-    x = g.reshape(x, (p.batch * channels, p.rows, p.side, p.cols, p.side), f"{name}.cut")
-    if p.batch == 1:
-        x = g.transpose(x, (1, 3, 0, 2, 4), f"{name}.order")
-    else:
-        x = g.reshape(x, (p.batch, channels, p.rows, p.side, p.cols, p.side), f"{name}.batch")
-        x = g.transpose(x, (0, 2, 4, 1, 3, 5), f"{name}.order")
-    return g.reshape(x, (p.count, channels, p.side, p.side), name)
+    """(N, C, H, W) -> (P, C, h, w), through channels-last: see ``merge_map``."""
+    x = g.transpose(x, (0, 2, 3, 1), f"{name}.last")
+    x = g.reshape(x, (p.batch * p.rows, p.side, p.cols, p.side * channels), f"{name}.cut")
+    x = g.transpose(x, (0, 2, 1, 3), f"{name}.order")
+    x = g.reshape(x, (p.count, p.side, p.side, channels), f"{name}.whole")
+    return g.transpose(x, (0, 3, 1, 2), name)
 
 
 def merge_map(g: GraphWriter, x: str, channels: int, p: Patches, name: str) -> str:
-    """(P, C, h, w) -> (N, C, H, W)."""
-    if p.batch == 1:
-        x = g.reshape(x, (p.rows, p.cols, channels, p.side, p.side), f"{name}.cut")
-        x = g.transpose(x, (2, 0, 3, 1, 4), f"{name}.order")
-    else:
-        shape = (p.batch, p.rows, p.cols, channels, p.side, p.side)
-        x = g.reshape(x, shape, f"{name}.cut")
-        x = g.transpose(x, (0, 3, 1, 4, 2, 5), f"{name}.order")
-    return g.reshape(x, (p.batch, channels, *p.size), name)
+    """(P, C, h, w) -> (N, C, H, W).
+
+    The move is spelled channels-last, where a patch's row is one run of w * C values. An int8
+    convolution keeps its maps like that in memory, so the outer two Transposes cost nothing and
+    the inner one copies whole runs; spelled channels-first it is three passes over single values.
+    """
+    x = g.transpose(x, (0, 2, 3, 1), f"{name}.last")
+    x = g.reshape(x, (p.batch * p.rows, p.cols, p.side, p.side * channels), f"{name}.cut")
+    x = g.transpose(x, (0, 2, 1, 3), f"{name}.order")
+    x = g.reshape(x, (p.batch, *p.size, channels), f"{name}.whole")
+    return g.transpose(x, (0, 3, 1, 2), name)
+
+
+def positions(g: GraphWriter, x: str, channels: int, p: Patches, name: str) -> str:
+    """(P, C, h, w) -> (P, C, h*w)."""
+    return g.reshape(x, (p.count, channels, p.side * p.side), name)
 
 
 def gelu(g: GraphWriter, x: str, name: str) -> str:

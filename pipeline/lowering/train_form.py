@@ -13,11 +13,11 @@ import numpy as np
 from models.repmlp import RepMLPBlock
 from pipeline.lowering.fc3 import lower_fc3
 from pipeline.lowering.graph import GraphWriter
-from pipeline.lowering.parts import Patches, affine, as_float64, fold
+from pipeline.lowering.parts import Patches, affine, as_float64, fold, positions
 
 
 def lower_branches(g: GraphWriter, block: RepMLPBlock, x: str, p: Patches, name: str) -> str:
-    """(P, C, h, w) -> the same: everything in the block but its gate.
+    """(P, C, h, w) -> (P, C, h*w): everything in the block but its gate.
 
     Raises ``ModelError`` where a branch is not a convolution with BatchNorm.
     """
@@ -33,5 +33,6 @@ def lower_branches(g: GraphWriter, block: RepMLPBlock, x: str, p: Patches, name:
             x, np.tile(weight, (groups, 1, 1, 1)), np.tile(offset, groups),
             f"{name}.repconv{kernel}", padding=kernel // 2, groups=block.channels,
         )  # fmt: skip
+        branch = positions(g, branch, block.channels, p, f"{name}.repconv{kernel}.positions")
         y = g.op("Add", [y, branch], f"{name}.sum{kernel}")
     return y

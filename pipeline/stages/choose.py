@@ -119,13 +119,22 @@ def without_convolution(model: onnx.ModelProto, block: str) -> onnx.ModelProto:
     shorter.CopyFrom(model)
     graph = shorter.graph
     total = next(node for node in graph.node if node.name == f"{block}.sum")
-    kept = next(name for name in total.input if name != f"{block}.local")
-    nodes = [node for node in graph.node if node.name not in (total.name, f"{block}.local")]
+    nodes = [node for node in graph.node if node is not total]
     for node in nodes:
-        node.input[:] = [kept if name == total.output[0] else name for name in node.input]
+        # FC3's side of the sum is its first.
+        node.input[:] = [total.input[0] if name == total.output[0] else name for name in node.input]
+    wanted = {output.name for output in graph.output}
+    while len(nodes) > len(nodes := _read(nodes, wanted)):
+        pass
     del graph.node[:]
     graph.node.extend(nodes)
     return shorter
+
+
+def _read(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
+    """The nodes whose output another of them reads, or that is wanted."""
+    read = wanted.union(*(node.input for node in nodes))
+    return [node for node in nodes if read.intersection(node.output)]
 
 
 class ChooseStage(Stage):

@@ -44,7 +44,7 @@ class ExportStage(Stage):
     """
 
     name = "export"
-    version = 2
+    version = 3
     produces = "onnx"
     tools = ("torch", "onnx", "onnxruntime")
     config: ExportConfig

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from models.checkpoints import load_into, load_segmenter, read_tensors, rename_keys, save_segmenter
 from models.errors import ModelError, UnsafeCheckpointError
 from models.locality import inject_locality
-from models.segmenter import PRESETS, build_segmenter
+from models.segmenter import PRESETS, Segmenter, build_segmenter
 from tests.models.helpers import TINY, randomise, tiny_segmenter
 
 
@@ -160,9 +162,23 @@ def test_garbage_is_one_line_naming_the_file(tmp_path: Path, name: str, content:
 
 
 def test_a_checkpoint_of_another_size_names_the_key(tmp_path: Path) -> None:
-    save_segmenter(tiny_segmenter(), "edge-s", tmp_path / "lies.safetensors")
+    save_segmenter(_tiny_with_relu(), "edge-s", tmp_path / "lies.safetensors")
     with pytest.raises(ModelError, match=r"does not fit: '.+' is \("):
         load_segmenter(tmp_path / "lies.safetensors")
+
+
+def _tiny_with_relu() -> Segmenter:
+    return build_segmenter(replace(TINY, backbone=replace(TINY.backbone, activation="relu")))
+
+
+def test_weights_of_another_activation_are_refused(tmp_path: Path) -> None:
+    save_segmenter(_tiny_with_relu(), "tiny", tmp_path / "t.safetensors")
+    with pytest.raises(ModelError, match="trained with relu and preset 'tiny' now has gelu"):
+        load_segmenter(tmp_path / "t.safetensors")
+    tensors, _metadata = read_tensors(tmp_path / "t.safetensors")
+    save_file(tensors, tmp_path / "old.safetensors", {"format": "repmlp-edge", "preset": "edge-s"})
+    with pytest.raises(ModelError, match="trained with gelu and preset 'edge-s' now has relu"):
+        load_segmenter(tmp_path / "old.safetensors")
 
 
 def test_a_contradicted_preset_is_an_error(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def report(
 
     def run(candidate: Path, *more: str) -> tuple[int, dict[str, Any], str]:
         words = ["--reference", graphs.floating, "--candidate", candidate, "--dataset", tree,
-                 "--output", tmp_path / "out", "--resamples", 20, "--max-drop", 30,
+                 "--output", tmp_path / "out", "--resamples", 20, "--max-drop", 45,
                  "--max-class-drop", 60, "--json", "--sensitivity", *more]  # fmt: skip
         with pytest.raises(SystemExit) as ended:
             run_command(lambda: main([str(word) for word in words]))
@@ -82,10 +82,10 @@ def test_a_layer_with_a_wrong_scale_fails_the_gate_and_leads_the_list(
     sound = report(graphs.quantized)
     assert sound[0] == 0
     assert sound[1]["reference"]["miou"] == 100
-    assert all(row["logits_error"] < 0.2 for row in sound[1]["sensitivity"])
+    assert all(row["logits_error"] < 0.4 for row in sound[1]["sensitivity"])
     code, found, said = report(with_scale(graphs.quantized, BROKEN, 8, tmp_path / "broken.onnx"))
     assert code == 1
-    assert found["drop"] > 30
+    assert found["drop"] > 45
     first, second = found["sensitivity"][:2]
     assert first["layer"] == BROKEN
     assert first["kind"] == "Conv"

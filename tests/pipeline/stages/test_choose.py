@@ -49,11 +49,12 @@ def test_without_its_convolution_a_block_is_its_fc3(
     block = "stages.1.0.repmlp_block"
     shorter = without_convolution(graph, block)
     gone = {n.name for n in graph.graph.node} - {n.name for n in shorter.graph.node}
-    assert gone == {f"{block}.local", f"{block}.sum"}
+    assert {f"{block}.local", f"{block}.sum"} < gone
+    assert all(f"{block}.local" in name for name in gone - {f"{block}.sum"})
     x = np.random.default_rng(0).integers(0, 256, (1, 64, 128, 3), np.uint8)
     outs = []
     for model, tensors in (
-        (graph, (f"{block}.sum", f"{block}.local", f"{block}.gp", block)),
+        (graph, (f"{block}.sum", f"{block}.local.positions", f"{block}.gp", block)),
         (shorter, (f"{block}.gp", block)),
     ):
         for tensor in tensors:
@@ -61,7 +62,9 @@ def test_without_its_convolution_a_block_is_its_fc3(
             outs.append(run_exact(tmp_path / "cut.onnx", x))
     total, local, gate, whole, same_gate, alone = outs
     np.testing.assert_array_equal(gate, same_gate)
-    np.testing.assert_allclose(whole - alone, local * (whole / total), atol=2e-4 * whole.max())
+    whole, alone = whole.reshape(total.shape), alone.reshape(total.shape)
+    bound = 2e-4 * float(np.abs(whole).max() * np.abs(total).max())
+    np.testing.assert_allclose((whole - alone) * total, local * whole, atol=bound)
 
 
 @pytest.fixture(scope="module")
