@@ -1,6 +1,6 @@
 """From a checkpoint to verified engines: the stages in their order.
 
-    checkpoint -> inject -> export -> quantize (int8) -> build -> gate -> engine, in OUTPUT
+    checkpoint -> inject -> export -> quantize (-> carry) (-> finetune) -> build -> gate -> engine
 
 Everything on the way lies in ``OUTPUT/.store`` under its content's key; a second run with nothing
 changed finds all of it there. OpenVINO's and TensorRT's engines come from one calibration. Tuning
@@ -14,18 +14,16 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from calibration.cityscapes import Cityscapes
 from calibration.frames import FrameList, select_frames
-from calibration.streets import write_dataset
 from models import DEFAULT_PRESET
-from models.checkpoints import load_segmenter, save_segmenter, shipped_checkpoint
 from models.repmlp import check_input_size
-from models.segmenter import build_segmenter, find_preset
+from models.segmenter import find_preset
 from pipeline.artifact import Artifact
 from pipeline.build_engines import agreements, choose_flavour, open_built
+from pipeline.build_inputs import find_checkpoint, open_dataset
 from pipeline.build_options import (
     DEFAULT_SHAPE,
     BuildOptions,
@@ -42,12 +40,15 @@ from pipeline.report.frames import CheckedFrames, check_frames
 from pipeline.stage import Notify, StageEvent
 from pipeline.stages.build_openvino import BuildOpenVINOConfig, BuildOpenVINOStage
 from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
+from pipeline.stages.carry import CarryConfig, CarryStage
 from pipeline.stages.choose import ChooseConfig, ChooseStage
 from pipeline.stages.compare import CompareConfig, CompareStage
 from pipeline.stages.export import ExportConfig, ExportStage
-from pipeline.stages.inject import InjectConfig, InjectStage, checkpoint_artifact
-from pipeline.stages.quantize import TENSORRT_GRAPH, QuantizeStage
+from pipeline.stages.finetune import FinetuneStage
+from pipeline.stages.inject import InjectConfig, InjectStage
+from pipeline.stages.quantize import QuantizeStage
 from pipeline.stages.search import SearchConfig, SearchStage
+from pipeline.stages.spellings import TENSORRT_GRAPH
 from pipeline.stages.tune import TuneConfig, TuneStage
 from pipeline.store import Store
 
@@ -60,21 +61,21 @@ CHECK_FRAMES = 8
 # What scores a search: each of dozens of layers is a run of the exact graph over all of them.
 SEARCH_FRAMES = 16
 SEARCHED = ("floating", "float_share", "trials")
-# Enough streets to calibrate with and to look at, where no data set is at hand.
-STREETS_TRAIN, STREETS_VAL = 128, 24
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Progress:
     """Who is told what. ``scored`` is told the back end, the frames done and all of them;
-    ``ranked`` of the search, the layers done and all of them; ``tuned`` likewise, of turns."""
+    ``ranked`` of the search, the layers done and all of them; ``tuned`` likewise, of turns;
+    ``learned`` the steps of fine-tuning."""
 
     stage: Notify = lambda event: None
     calibrated: Callable[[int], None] = lambda count: None
     scored: Callable[[str, int, int], None] = lambda backend, done, total: None
     ranked: Callable[[int, int], None] = lambda done, total: None
     tuned: Callable[[int, int], None] = lambda done, total: None
+    learned: Callable[[int], None] = lambda steps: None
 
 
 def build(options: BuildOptions, progress: Progress | None = None) -> BuildResult:
@@ -112,8 +113,9 @@ class _Build:
     def run(self) -> BuildResult:
         options = self.options
         flavour = choose_flavour(options) if options.backend != "openvino" else None
-        checkpoint, preset = _checkpoint(options, self.store)
-        check_input_size(*options.shape, find_preset(preset).unit)
+        checkpoint, preset = find_checkpoint(options, self.store)
+        for shape in (options.shape, options.calibration_shape or options.shape):
+            check_input_size(*shape, find_preset(preset).unit)
         dataset = open_dataset(options.dataset, options.output, self.told)
         checking = select_frames(dataset, CHECK_FRAMES)
         calibrating = None
@@ -124,18 +126,13 @@ class _Build:
         scoring = check_frames(dataset.root, SPLIT) if options.gate is not None else None
 
         deploy = self.inject(checkpoint, preset, checking)
-        graph = ExportStage(
-            ExportConfig(
-                batch=options.batch, height=options.shape[0], width=options.shape[1],
-                opset=options.opset, frames=checking.sha256,
-            ),
-            self.store, checking, self.told,
-        ).run(deploy, checkpoint)  # fmt: skip
+        graph = self.export(deploy, checkpoint, options.shape, checking)
         quantized = None
         if calibrating is not None:
-            quantized = QuantizeStage(
-                options.settings, self.store, calibrating, self.told, self.progress.calibrated
-            ).run(graph)
+            small = graph
+            if options.calibration_shape not in (None, options.shape):
+                small = self.export(deploy, checkpoint, options.calibration_shape, checking)
+            quantized = self.quantize(small, graph, calibrating)
         name = _name(options, preset)
         built, outcomes = self.held(quantized or graph, graph, checking, flavour, scoring)
         searched: dict[str, Any] | None = None
@@ -181,6 +178,33 @@ class _Build:
             tuple(dict.fromkeys(self.cached)), time.perf_counter() - self.start,
             None if searched is None else {key: searched[key] for key in SEARCHED},
         )  # fmt: skip
+
+    def export(
+        self, deploy: Artifact, checkpoint: Artifact, shape: tuple[int, int], checking: FrameList
+    ) -> Artifact:
+        """The float graph at that (height, width)."""
+        config = ExportConfig(
+            batch=self.options.batch, height=shape[0], width=shape[1],
+            opset=self.options.opset, frames=checking.sha256,
+        )  # fmt: skip
+        stage = ExportStage(config, self.store, checking, self.told)
+        return stage.run(deploy, checkpoint)
+
+    def quantize(self, small: Artifact, graph: Artifact, frames: FrameList) -> Artifact:
+        """The Q/DQ graphs of ``graph``, calibrated on ``small``, which may be ``graph`` itself."""
+        options = self.options
+        quantized = QuantizeStage(
+            options.settings, self.store, frames, self.told, self.progress.calibrated
+        ).run(small)
+        if small is not graph:
+            carrying = CarryStage(CarryConfig(), self.store, self.told)
+            quantized = carrying.run(quantized, small, graph)
+        if options.finetune:
+            learning = FinetuneStage(
+                options.finetune, self.store, frames, self.told, self.progress.learned
+            )
+            quantized = learning.run(quantized, graph)
+        return quantized
 
     def held(
         self, source: Artifact, graph: Artifact, checking: FrameList, flavour: Flavour | None,
@@ -305,40 +329,6 @@ class _Build:
                 frames, limits, self.store.root,
                 lambda done, total: self.progress.scored(backend, done, total),
             )  # fmt: skip
-
-
-def open_dataset(root: Path | None, output: Path, notify: Notify | None = None) -> Cityscapes:
-    """The data set at ``root``, or procedural streets kept in the output folder's store."""
-    if root is not None:
-        return Cityscapes(root)
-    start = time.perf_counter()
-    folder = output / ".store" / "streets"
-    there = folder.is_dir()
-    if notify is not None and not there:
-        notify(StageEvent("streets"))
-    write_dataset(folder, train=STREETS_TRAIN, val=STREETS_VAL)
-    if notify is not None:
-        notify(StageEvent("streets", there, time.perf_counter() - start))
-    return Cityscapes(folder)
-
-
-def _checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]:
-    """(the checkpoint, its preset's name)."""
-    if options.preset is not None:
-        find_preset(options.preset)  # an unknown name is that, not another checkpoint's
-    if options.random_weights:
-        preset = find_preset(options.preset or DEFAULT_PRESET)
-        path = store.root / f"random-{preset.name}.safetensors"
-        if not path.is_file():
-            model = build_segmenter(preset, seed=0)
-            save_segmenter(model, preset.name, path, {"weights": "random, seed 0"})
-        return checkpoint_artifact(path), preset.name
-    if options.checkpoint is None:
-        preset_name = options.preset or DEFAULT_PRESET
-        return checkpoint_artifact(shipped_checkpoint(preset_name)), preset_name
-    artifact = checkpoint_artifact(options.checkpoint)
-    _model, preset, _report = load_segmenter(options.checkpoint, options.preset)
-    return artifact, preset.name
 
 
 def _name(options: BuildOptions, preset: str) -> str:

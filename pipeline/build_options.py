@@ -110,6 +110,8 @@ class BuildOptions:
     tensorrt: TensorRTOptions = field(default_factory=TensorRTOptions)
     gate: GateLimits | None = None
     search: bool = False
+    finetune: int = 0
+    calibration_shape: tuple[int, int] | None = None
     tune: TunePace | None = None
 
     def __post_init__(self) -> None:
@@ -125,6 +127,9 @@ class BuildOptions:
             raise UsageError(f"--min-agreement {given}: give a percentage, 0 to 100")
         if self.random_weights and self.checkpoint is not None:
             raise UsageError("--random-weights and --checkpoint exclude each other")
+        self._check_finetune()
+        if self.calibration_shape is not None and "int8" not in self.precision:
+            raise UsageError(f"--calibration-shape means nothing to --precision {self.precision}")
         self._check_tensorrt()
         self._check_gate()
 
@@ -147,6 +152,20 @@ class BuildOptions:
             )
         if self.tensorrt.strict_int8 and "int8" not in self.precision:
             raise UsageError(f"--strict-int8 means nothing to --precision {self.precision}")
+
+    def _check_finetune(self) -> None:
+        if not self.finetune:
+            return
+        if self.finetune < 0:
+            raise UsageError(f"--finetune {self.finetune}: give a number of steps")
+        if "int8" not in self.precision:
+            raise UsageError(f"--finetune teaches INT8: it means nothing to {self.precision}")
+        if self.search:
+            raise UsageError(
+                "--finetune and --search exclude each other: layers left in float would have the "
+                "weights from before the fine-tuning",
+                hint="try --finetune alone, then --search alone",
+            )
 
     def _check_gate(self) -> None:
         if self.search and (self.gate is None or "int8" not in self.precision):

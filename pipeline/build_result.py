@@ -90,6 +90,11 @@ class BuildResult:
         return self.engines[0].checks
 
     @property
+    def finetune(self) -> dict[str, Any] | None:
+        """What fine-tuning brought, see ``distill.Distilled``; ``None`` where there was none."""
+        return None if self.quantized is None else self.quantized.facts.get("finetune")
+
+    @property
     def passed(self) -> bool:
         """Whether the gate let every engine through; true without a gate."""
         return all(each.gate is None or each.gate.verdict.passed for each in self.engines)
@@ -101,6 +106,6 @@ class BuildResult:
             "backend": options.backend, "precision": options.precision, "preset": self.preset,
             "shape": list(options.shape), "batch": options.batch, "passed": self.passed,
             "engines": [each.as_json() for each in self.engines],
-            "comparison": self.comparison, "search": self.search,
+            "comparison": self.comparison, "search": self.search, "finetune": self.finetune,
             "cached": list(self.cached), "seconds": round(self.seconds, 3),
         }  # fmt: skip

@@ -25,6 +25,9 @@ With --json, one object on stdout:
                      (each with ms, tiles_per_second, gain, rounds_ms)
   search             null unless --search had to; else floating (layers left in float),
                      float_share (of the multiply-adds), trials (what each attempt lost)
+  finetune           null without --finetune; else before, after (mean KL from fp32 on held-out
+                     calibration frames, nats), labels_before, labels_after (share equal to
+                     fp32's), kept, steps, frames, held_out
   passed             whether the gate let every engine through
   engines            one object for each back end, with the fields above and, of TensorRT,
                      flavour, built_with, output, nodes, layers, float_fallback, float_by_design
@@ -67,6 +70,7 @@ from pipeline.stage import StageEvent
 if TYPE_CHECKING:
     from pipeline.build import BuildOptions, BuildResult, GateLimits
 
+FINETUNE_STEPS = 200
 
 
 def build_parser() -> Parser:
@@ -86,6 +90,9 @@ def build_parser() -> Parser:
     add("--dataset", metavar="ROOT",
         help="Cityscapes tree (default: CITYSCAPES_DATASET, or streets)")  # fmt: skip
     add("--frames", type=positive_int, default=128, metavar="N", help="calibration frames")
+    add("--calibration-shape", type=parse_shape, metavar="HxW",
+        help="find the ranges at this size and carry them to --shape: less memory and time "
+        "(default: --shape)")  # fmt: skip
     add("--split", default="train",
         help="split they come from; val and test only with --force-split")  # fmt: skip
     add("--force-split", action="store_true", help="calibrate on val or test; recorded")
@@ -95,6 +102,9 @@ def build_parser() -> Parser:
         "splitting costs, both measured (default: %(default)s)")  # fmt: skip
     add("--estimator", choices=ESTIMATORS, default=DEFAULT_ESTIMATOR,
         help="of activation ranges")  # fmt: skip
+    add("--finetune", type=positive_int, nargs="?", const=FINETUNE_STEPS, default=0,
+        metavar="STEPS", help="fp32 teaches its INT8 self on the calibration frames, without "
+        "labels (%(const)s steps where no number is given)")  # fmt: skip
     add("--opset", type=int, choices=(17, 18, 19), default=17)
     add("--min-agreement", type=float, default=98.0, metavar="PERCENT",
         help="labels the engine must share with its own graph (default: %(default)s)")  # fmt: skip
@@ -152,6 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
         calibrating = bar.add_task("calibrating", total=asked.frames, visible=False)
         scoring = bar.add_task("scoring", total=None, visible=False)
         ranking = bar.add_task("ranking layers", total=None, visible=False)
+        learning = bar.add_task("fine-tuning", total=asked.finetune, visible=False)
         tuning = bar.add_task("tuning", total=None, visible=False)
 
         def staged(event: StageEvent) -> None:
@@ -174,7 +185,10 @@ def main(arguments: list[str] | None = None) -> int:
         def calibrated(used: int) -> None:
             bar.update(calibrating, completed=used)
 
-        result = build(asked, Progress(staged, calibrated, scored, ranked, tuned))
+        def learned(steps: int) -> None:
+            bar.update(learning, completed=steps, visible=steps < asked.finetune)
+
+        result = build(asked, Progress(staged, calibrated, scored, ranked, tuned, learned))
     tell(result)
     if options.json:
         print_json(result.as_json())
@@ -206,7 +220,8 @@ def build_options(options: Namespace) -> BuildOptions:
                 compute_capabilities=tuple(options.compute_capability),
             ),
         ),
-        gate=gate_limits(options), search=options.search,
+        gate=gate_limits(options), search=options.search, finetune=options.finetune,
+        calibration_shape=options.calibration_shape,
         tune=TunePace() if options.tune else None,
     )  # fmt: skip
 
@@ -227,6 +242,8 @@ def gate_limits(options: Namespace) -> GateLimits | None:
 
 def tell(result: BuildResult) -> None:
     """What was built, for a person at a terminal."""
+    if result.finetune is not None:
+        tell_finetune(result.finetune)
     if result.search is not None:
         tell_search(result.search)
     for each in result.engines:
@@ -248,6 +265,17 @@ def tell(result: BuildResult) -> None:
             tell_tuning(each.backend, each.tuning)
         say("not published" if each.path is None else f"[bold]{escape(str(each.path))}[/]")
     say(f"{result.seconds:.1f} s")
+
+
+def tell_finetune(found: dict[str, Any]) -> None:
+    """What the fine-tuning brought, or that it brought nothing."""
+    before, after = found["labels_before"], found["labels_after"]
+    if found["kept"]:
+        say(f"fine-tuned: on {found['held_out']} held-out frames {after:.2%} of labels as fp32, "
+            f"{before:.2%} before")  # fmt: skip
+        return
+    warn("fine-tuning brought INT8 no nearer to fp32 on held-out frames: its weights are as they "
+         "were")  # fmt: skip
 
 
 def tell_search(found: dict[str, Any]) -> None:

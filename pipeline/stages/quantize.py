@@ -9,16 +9,12 @@ from typing import Any
 import onnx
 
 from calibration.frames import FrameList
-from calibration.qdq_lint import Backend, lint
 from calibration.quantize import QuantizeSettings, float_nodes, quantize
-from calibration.spelling import to_int8_spelling
 from pipeline.artifact import Artifact
-from pipeline.errors import CheckFailedError
 from pipeline.stage import Notify, Product, Stage, StageConfig
+from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH, write_spellings
 from pipeline.store import Store
 from pipeline.verify import batches
-
-OPENVINO_GRAPH, TENSORRT_GRAPH = "model.int8.openvino.onnx", "model.int8.tensorrt.onnx"
 
 
 class QuantizeConfig(StageConfig):
@@ -33,7 +29,7 @@ class QuantizeStage(Stage):
     """One input: the float graph. ``notify_frame`` is told how many frames were used."""
 
     name = "quantize"
-    version = 5
+    version = 6
     produces = "qdq-onnx"
     tools = ("nncf", "onnx", "onnxruntime", "numpy")
     config: QuantizeConfig
@@ -59,19 +55,7 @@ class QuantizeStage(Stage):
             graph, list(batches(images, batch, count)), count, self.settings, self.notify_frame
         )
         allowed = float_nodes(quantized, self.settings.float_patterns)
-        spellings: dict[str, tuple[Backend, onnx.ModelProto]] = {
-            OPENVINO_GRAPH: ("openvino", quantized),
-            TENSORRT_GRAPH: ("tensorrt", to_int8_spelling(quantized)),
-        }
-        for name, (backend, model) in spellings.items():
-            violations = lint(model, backend, allowed)
-            if violations:
-                first = violations[0]
-                raise CheckFailedError(
-                    f"the {backend} graph breaks rule '{first.rule}' at node '{first.node}': "
-                    f"{first.message} ({len(violations)} violations in all)"
-                )
-            onnx.save(model, folder / name)
+        write_spellings(quantized, allowed, folder, "quantized")
         pairs = sum(node.op_type == "QuantizeLinear" for node in quantized.graph.node)
         return Product(
             main=OPENVINO_GRAPH,

@@ -22,18 +22,15 @@ from typing import Literal
 import onnx
 
 from calibration.ablation import Ablation
-from calibration.qdq_lint import Backend, lint
 from calibration.spelling import to_int8_spelling
 from pipeline.artifact import Artifact
-from pipeline.errors import CheckFailedError
 from pipeline.lowering.cost import multiply_adds
 from pipeline.report.frames import CheckedFrames
 from pipeline.report.sensitivity import Bench, compare, ranked
 from pipeline.report.verdict import gate
 from pipeline.stage import Notify, Product, Stage, StageConfig
+from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH, write_spellings
 from pipeline.store import Store
-
-OPENVINO_GRAPH, TENSORRT_GRAPH = "model.int8.openvino.onnx", "model.int8.tensorrt.onnx"
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ class SearchStage(Stage):
 
         kept, trials = fewest([row.layer for row in rows], judge)
         allowed = [*quantized.facts["float_nodes"], *kept]
-        self._write(ablation.without(kept), allowed, folder)
+        write_spellings(ablation.without(kept), allowed, folder, "with layers in float")
         costs = multiply_adds(floating)
         return Product(
             main=OPENVINO_GRAPH,
@@ -156,17 +153,3 @@ class SearchStage(Stage):
     def _spelled(self, ablation: Ablation, layers: Sequence[str]) -> onnx.ModelProto:
         model = ablation.only(layers)
         return to_int8_spelling(model) if self.config.backend == "tensorrt" else model
-
-    def _write(self, model: onnx.ModelProto, allowed: list[str], folder: Path) -> None:
-        spellings: dict[str, tuple[Backend, onnx.ModelProto]] = {
-            OPENVINO_GRAPH: ("openvino", model),
-            TENSORRT_GRAPH: ("tensorrt", to_int8_spelling(model)),
-        }
-        for name, (backend, spelled) in spellings.items():
-            broken = lint(spelled, backend, allowed)
-            if broken:
-                raise CheckFailedError(
-                    f"with layers in float the {backend} graph breaks rule '{broken[0].rule}' at "
-                    f"node '{broken[0].node}': {broken[0].message}"
-                )
-            onnx.save(spelled, folder / name)

@@ -22,7 +22,7 @@ from pipeline.engines.cuda_driver import find_gpu
 from pipeline.engines.tensorrt import built_with
 from pipeline.errors import ArtifactError, EngineError
 from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
-from pipeline.stages.quantize import TENSORRT_GRAPH
+from pipeline.stages.spellings import TENSORRT_GRAPH
 from pipeline.store import Store
 
 ROOT = Path(__file__).parents[2]

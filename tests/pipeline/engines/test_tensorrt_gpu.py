@@ -24,7 +24,7 @@ from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.tensorrt import TensorRTEngine, installed_flavours, open_tensorrt
 from pipeline.errors import EngineError
 from pipeline.stages.build_tensorrt import GRAPH, BuildTensorRTConfig, BuildTensorRTStage
-from pipeline.stages.quantize import TENSORRT_GRAPH
+from pipeline.stages.spellings import TENSORRT_GRAPH
 from pipeline.store import Store
 
 AGREEMENT = 0.995

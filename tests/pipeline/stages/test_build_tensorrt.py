@@ -26,7 +26,7 @@ from pipeline.stages.build_tensorrt import (
     BuildTensorRTConfig,
     BuildTensorRTStage,
 )
-from pipeline.stages.quantize import TENSORRT_GRAPH
+from pipeline.stages.spellings import TENSORRT_GRAPH
 from pipeline.store import Store
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)

@@ -1,0 +1,71 @@
+"""``--finetune`` in a build: the engine has the weights that were learned, the manifest says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from pipeline.artifact import open_artifact
+from pipeline.build import BuildOptions, BuildResult, build
+from pipeline.errors import CheckFailedError, UsageError
+
+
+@pytest.fixture(scope="module")
+def tuned(int8_options: BuildOptions, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    return build(replace(int8_options, finetune=10, output=tmp_path_factory.mktemp("tuned")))
+
+
+def initializers(result: BuildResult) -> dict[str, np.ndarray]:
+    assert result.quantized is not None
+    graph = onnx.load(result.quantized.path).graph
+    return {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+
+
+def test_what_it_found_is_in_the_manifest_and_the_graph(
+    tuned: BuildResult, int8_build: BuildResult
+) -> None:
+    found = tuned.finetune
+    assert found is not None
+    assert found == open_artifact(tuned.manifest).manifest.provenance["finetune"]["finetune"]
+    assert (found["steps"], found["frames"], found["held_out"]) == (10, 5, 1)
+    assert found["kept"] == (found["after"] < found["before"])
+    ours, first = initializers(tuned), initializers(int8_build)
+    assert list(ours) == list(first)
+    learned = {n for n in ours if not np.array_equal(ours[n], first[n])}
+    assert bool(learned) == found["kept"]
+    # Ranges of activations are the calibration's, learned or not.
+    assert tuned.quantized is not None
+    activations = {
+        node.input[1]
+        for node in onnx.load(tuned.quantized.path).graph.node
+        if node.op_type == "QuantizeLinear"
+    }
+    assert activations
+    assert not activations & learned
+    assert tuned.as_json()["finetune"] == found
+    assert int8_build.as_json()["finetune"] is None
+    # Verified against the graph that was learned, like any engine.
+    assert tuned.checks["engine_agreement"] >= 0.5
+
+
+def test_a_second_build_learns_nothing_anew(tuned: BuildResult) -> None:
+    again = build(tuned.options)
+    assert "finetune" in again.cached
+    assert again.finetune == tuned.finetune
+
+
+def test_one_frame_cannot_teach_and_judge(int8_options: BuildOptions, tmp_path: Path) -> None:
+    with pytest.raises(CheckFailedError, match="two batches"):
+        build(replace(int8_options, finetune=5, frames=1, output=tmp_path))
+
+
+def test_what_contradicts_it_is_refused(int8_options: BuildOptions) -> None:
+    with pytest.raises(UsageError, match="--finetune teaches INT8"):
+        replace(int8_options, finetune=5, precision="fp32")
+    with pytest.raises(UsageError, match="--finetune -1"):
+        replace(int8_options, finetune=-1)
