@@ -160,6 +160,11 @@ class BuildOptions:
             raise UsageError(f"--finetune {self.finetune}: give a number of steps")
         if "int8" not in self.precision:
             raise UsageError(f"--finetune teaches INT8: it means nothing to {self.precision}")
+        if self.frames < 2 * self.batch:
+            raise UsageError(
+                f"--finetune learns from some frames and is judged by others: give --frames "
+                f"{2 * self.batch} or more"
+            )
         if self.search:
             raise UsageError(
                 "--finetune and --search exclude each other: layers left in float would have the "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def exact_graph_of(subject: Subject) -> Path | None:
     """The Q/DQ graph an engine was built from, spelled for its back end, where it is whole.
 
     A TensorRT engine has it beside itself, in the precision it was built in. For OpenVINO it is the
-    quantized graph in the build's store whose own history is the beginning of the engine's.
+    quantized graph in the build's store whose own history the engine's goes on from.
     """
     if subject.manifest is None or not _is_quantized(subject.manifest):
         return None
@@ -143,7 +143,7 @@ def graphs_of(candidate: Subject, reference: Subject) -> Graphs | None:
             return Graphs(candidate.path, reference.path)
         return None
     quantized = _quantized_of(candidate)
-    floating = _of_history(candidate, "export-*")
+    floating = _floating_of(candidate)
     if quantized is None or floating is None:
         return None
     path = quantized.path
@@ -159,22 +159,36 @@ def _is_quantized(manifest: Manifest) -> bool:
 
 
 def _quantized_of(subject: Subject) -> Artifact | None:
-    """The artifact with the Q/DQ graphs; the one a search made of it, if one did."""
+    """The artifact with the Q/DQ graphs that the engine was built from.
+
+    Several stages may have followed one another (calibrated, carried to a size, fine-tuned, layers
+    left in float): it is the one whose history lacks nothing but the engine's own stage.
+    """
     if subject.manifest is None or not _is_quantized(subject.manifest):
         return None
-    searched = "search" in subject.manifest.provenance
-    return _of_history(subject, "search-*" if searched else "quantize-*")
+    last = str(subject.manifest.facts.get("stage"))
+    before = {k: v for k, v in subject.manifest.provenance.items() if k != last}
+    return _stored(subject, lambda found: dict(found.provenance) == before)
 
 
-def _of_history(subject: Subject, pattern: str) -> Artifact | None:
-    """The artifact in the build's store whose history is the beginning of the subject's own."""
+def _floating_of(subject: Subject) -> Artifact | None:
+    """The float graph of the engine's size."""
     if subject.manifest is None:
         return None
-    history = subject.manifest.provenance
-    for path in sorted((subject.path.parent / STORE).glob(f"{pattern}/artifact.json")):
+    history = subject.manifest.provenance.items()
+    return _stored(
+        subject,
+        lambda found: (
+            found.kind == "onnx" and all(each in history for each in found.provenance.items())
+        ),
+    )
+
+
+def _stored(subject: Subject, fits: Callable[[Manifest], bool]) -> Artifact | None:
+    """The artifact in the build's store whose manifest fits, where it is whole."""
+    for path in sorted((subject.path.parent / STORE).glob("*/artifact.json")):
         try:
-            found = read_manifest(path)
-            if all(history.get(stage) == facts for stage, facts in found.provenance.items()):
+            if fits(read_manifest(path)):
                 return open_artifact(path)
         except ArtifactError:
             continue  # altered or half-written: then it is not the graph

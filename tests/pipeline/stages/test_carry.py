@@ -22,6 +22,7 @@ from pipeline.build import BuildOptions, build
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.errors import UsageError
 from pipeline.lowering.network import lower
+from pipeline.report.subjects import Graphs, graphs_of, open_subject
 from tests.models.helpers import tiny_segmenter
 
 SMALL, LARGE = (64, 128), (128, 192)
@@ -110,6 +111,9 @@ def test_a_build_calibrates_small_and_serves_large(
         made.quantized.facts["calibration"] == engine.manifest.provenance["quantize"]["calibration"]
     )
     assert made.checks["engine_agreement"] >= 0.5
+    subject = open_subject("int8", made.engine)
+    with subject.engine:
+        assert graphs_of(subject, subject) == Graphs(made.quantized.path, made.graph.path)
     again = build(options)
     assert {"quantize", "carry"} <= set(again.cached)
 

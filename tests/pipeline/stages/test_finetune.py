@@ -10,9 +10,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from calibration.streets import write_dataset
 from pipeline.artifact import open_artifact
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.errors import CheckFailedError, UsageError
+from pipeline.report.subjects import Graphs, exact_graph_of, graphs_of, open_subject
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,15 @@ def test_what_it_found_is_in_the_manifest_and_the_graph(
     assert tuned.checks["engine_agreement"] >= 0.5
 
 
+def test_the_report_takes_the_graph_that_learned_for_the_exact_one(tuned: BuildResult) -> None:
+    subject = open_subject("int8", tuned.engine)
+    with subject.engine:
+        assert tuned.quantized is not None
+        assert exact_graph_of(subject) == tuned.quantized.path
+        graphs = graphs_of(subject, subject)
+    assert graphs == Graphs(tuned.quantized.path, tuned.graph.path)
+
+
 def test_a_second_build_learns_nothing_anew(tuned: BuildResult) -> None:
     again = build(tuned.options)
     assert "finetune" in again.cached
@@ -60,8 +71,12 @@ def test_a_second_build_learns_nothing_anew(tuned: BuildResult) -> None:
 
 
 def test_one_frame_cannot_teach_and_judge(int8_options: BuildOptions, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--frames 2 or more"):
+        replace(int8_options, finetune=5, frames=1)
+    # A split that holds no more is seen only when its frames are selected.
+    few = write_dataset(tmp_path / "few", train=1, val=1, height=64, width=128)
     with pytest.raises(CheckFailedError, match="two batches"):
-        build(replace(int8_options, finetune=5, frames=1, output=tmp_path))
+        build(replace(int8_options, finetune=5, dataset=few, output=tmp_path / "out"))
 
 
 def test_what_contradicts_it_is_refused(int8_options: BuildOptions) -> None:
