@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from pipeline.benchmark.ort_graph import float_batched_weights
-from pipeline.benchmark.turns import Contender, timed
+from pipeline.benchmark.turns import Contender, kept_busy, timed
 from pipeline.engines.base import Engine, FrameBatch
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.opening import open_engine
@@ -191,23 +191,6 @@ def busy_entry(engine: Engine, name: str, seconds: float) -> Entry:
         raise EngineError(f"'{engine.info.path}' has one slot: it cannot be kept busy")
 
     def turn() -> dict[str, list[float]]:
-        return {name: _kept_busy(engine, seconds)}
+        return {name: kept_busy(engine, engine.slots, seconds)}
 
     return Entry(Contender((name,), turn), facts_of(engine))
-
-
-def _kept_busy(engine: Engine, seconds: float) -> list[float]:
-    """Milliseconds between two results, averaged over a round of all slots each."""
-    slots = engine.slots
-    for slot in range(slots):
-        engine.submit(slot)
-
-    def run() -> None:
-        for slot in range(slots):
-            engine.wait(slot)
-            engine.submit(slot)
-
-    samples = timed(run, seconds)
-    for slot in range(slots):
-        engine.wait(slot)
-    return [sample / slots for sample in samples]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final, TypeAlias
 
+from pipeline.engines.base import Engine
 from pipeline.errors import EdgeError
 
 SETTLE: Final = 0.2
@@ -95,3 +96,24 @@ def timed(run: Callable[[], object], seconds: float, least: int = LEAST_SAMPLES)
         run()
         samples.append((perf_counter() - begin) * 1e3)
     return samples
+
+
+def kept_busy(
+    engine: Engine, slots: int, seconds: float, least: int = LEAST_SAMPLES
+) -> list[float]:
+    """Milliseconds between two results with so many requests in flight, in the order of slots.
+
+    With one slot: of one inference. Each sample is the mean over a round of all slots.
+    """
+    for slot in range(slots):
+        engine.submit(slot)
+
+    def run() -> None:
+        for slot in range(slots):
+            engine.wait(slot)
+            engine.submit(slot)
+
+    samples = timed(run, seconds, least)
+    for slot in range(slots):
+        engine.wait(slot)
+    return [sample / slots for sample in samples]

@@ -21,7 +21,7 @@ from pydantic import Field
 from pipeline.artifact import Artifact
 from pipeline.benchmark.machine import look, others_share, read_clock, why_loaded
 from pipeline.benchmark.statistics import median
-from pipeline.benchmark.turns import Contender, Samples, take_turns, timed
+from pipeline.benchmark.turns import Contender, Samples, kept_busy, take_turns
 from pipeline.engines.cpu import cpu_count, cpu_features, cpu_model
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.engines.setups import GOALS, TUNING_VERSION, Goal, Setup
@@ -183,25 +183,6 @@ def _contender(
     slots = 1 if goal == "latency" else setup.slots
 
     def turn() -> Samples:
-        return {row: _busy(engine, slots, seconds)}
+        return {row: kept_busy(engine, slots, seconds, _LEAST_SAMPLES)}
 
     return Contender((row,), turn)
-
-
-def _busy(engine: OpenVINOEngine, slots: int, seconds: float) -> list[float]:
-    """Milliseconds between two results with so many requests in flight, in the order of slots.
-
-    With one slot: of one inference. Each sample is the mean over a round of all slots.
-    """
-    for slot in range(slots):
-        engine.submit(slot)
-
-    def run() -> None:
-        for slot in range(slots):
-            engine.wait(slot)
-            engine.submit(slot)
-
-    samples = timed(run, seconds, _LEAST_SAMPLES)
-    for slot in range(slots):
-        engine.wait(slot)
-    return [sample / slots for sample in samples]
