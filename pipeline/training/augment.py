@@ -31,6 +31,7 @@ class AugmentConfig:
     scale: tuple[float, float] = (0.6, 2.2)
     flip: float = 0.5
     colour: float = 0.8
+    shadow: float = 0.35
     blur: float = 0.2
     weather: float = 0.15
     compress: float = 0.2
@@ -61,6 +62,8 @@ def augment(
         crop, truth = np.ascontiguousarray(crop[:, ::-1]), np.ascontiguousarray(truth[:, ::-1])
     if rng.random() < config.weather:
         crop = _weather(crop, rng)
+    if rng.random() < config.shadow:
+        crop = _shadow(crop, rng)
     if rng.random() < config.colour:
         crop = _colour(crop, rng)
     if rng.random() < config.blur:
@@ -145,6 +148,17 @@ def _colour(image: Image, rng: np.random.Generator) -> Image:
     same = ramp.astype(np.uint8)
     hsv = cv2.LUT(hsv, np.stack([hue, saturation, same], axis=-1)[None])
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR), np.uint8)
+
+
+def _shadow(image: Image, rng: np.random.Generator) -> Image:
+    """One side of a random line in a building's shade: darker, bluer, with a soft or hard edge."""
+    height, width = image.shape[:2]
+    angle = rng.uniform(0, 2 * np.pi)
+    across = np.cos(angle) * (np.arange(width) - rng.uniform(0, width))
+    down = np.sin(angle) * (np.arange(height) - rng.uniform(0, height))
+    depth = ((down[:, None] + across) / rng.uniform(1, 40)).clip(0, 1)
+    shade = rng.uniform(0.25, 0.7) * np.array([1.0, rng.uniform(0.88, 1), rng.uniform(0.8, 1)])
+    return np.asarray(image * (1 - depth[..., None] * (1 - shade)), np.uint8)
 
 
 def _weather(image: Image, rng: np.random.Generator) -> Image:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -42,10 +43,11 @@ def main() -> None:
         scene = StreetScene(seed=1, height=height, width=width)
         frames = [scene.render(i).bgr[None] for i in range(FRAMES)]
         peer, parameters = build_peer(frames)
+        runs: tuple[Callable[[Any], object], ...] = (engine.infer, lambda x: peer.infer({0: x}))
         spent: list[list[float]] = [[], []]
         for number in range(options.rounds + 3):
             frame = frames[number % FRAMES]
-            for kept, run in zip(spent, (engine.infer, lambda x: peer.infer({0: x})), strict=True):
+            for kept, run in zip(spent, runs, strict=True):
                 begin = perf_counter()
                 run(frame)
                 if number >= 3:  # warm by now

@@ -136,12 +136,28 @@ def test_images_and_labels_move_together() -> None:
     labels = np.zeros((64, 64), np.uint8)
     labels[16:48, 16:48] = 1
     image = np.repeat((labels * 200)[..., None], 3, axis=2)
-    quiet = AugmentConfig(colour=0, blur=0, weather=0, compress=0, rare=0, scale=(1.9, 2.1))
+    quiet = AugmentConfig(
+        colour=0, shadow=0, blur=0, weather=0, compress=0, rare=0, scale=(1.9, 2.1)
+    )
     for seed in range(20):
         crop, truth = augment(image, labels, (64, 64), quiet, np.random.default_rng(seed))
         inside = truth != 255
         agree = (crop[..., 0] > 100) == (truth == 1)
         assert agree[inside].mean() > 0.97
+
+
+def test_a_shadow_darkens_one_side_and_moves_nothing() -> None:
+    image, labels = np.full((96, 128, 3), 200, np.uint8), np.zeros((96, 128), np.uint8)
+    plain = AugmentConfig(colour=0, shadow=1, blur=0, weather=0, compress=0, rare=0)
+    reached = 0
+    for seed in range(20):
+        crop, truth = augment(image, labels, (96, 128), plain, np.random.default_rng(seed))
+        assert crop.max() <= 200
+        # 0.25 of the light at least, times 0.8 for the warmest channel.
+        assert crop.min() >= int(200 * 0.25 * 0.8)
+        reached += crop.min() < 0.72 * 200 and crop.max() > 0.95 * 200
+        assert set(np.unique(truth)) <= {0, 255}
+    assert reached >= 8  # the others' lines cross a corner, or lie outside
 
 
 def test_a_mixture_keeps_its_weights(streets: Path) -> None:
