@@ -207,7 +207,17 @@ def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> 
 
 
 def graphs_to_rank(subjects: Subjects) -> Graphs:
-    """The graphs behind the candidate. Raises ``UsageError`` where there are none."""
+    """The graphs behind the candidate.
+
+    Raises ``UsageError`` where there are none, or where the two no longer share their weights.
+    """
+    manifest = subjects.candidate.manifest
+    if manifest and manifest.provenance.get("finetune", {}).get("finetune", {}).get("kept"):
+        raise UsageError(
+            f"--sensitivity: {subjects.candidate.path} is fine-tuned: its layers were taught "
+            "together and cannot be judged one by one against the float graph",
+            hint="rank the engine that is built without --finetune",
+        )
     graphs = graphs_of(subjects.candidate, subjects.reference)
     if graphs is None:
         raise UsageError(

@@ -20,7 +20,10 @@ TILE = (512, 1024)
 
 @dataclass(frozen=True)
 class Way:
-    """One way to do a case's work: whose it is, how it goes, and what came out."""
+    """One way to do a case's work: whose it is, how it goes, and what came out.
+
+    "limit" is what no way can beat: the bytes that must be written at any rate, written.
+    """
 
     whose: str
     name: str

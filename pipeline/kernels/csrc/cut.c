@@ -69,17 +69,28 @@ static int64_t pixel_at(int64_t phase, int64_t length) {
     return phase < length ? phase : period_of(length) - phase;
 }
 
-/* Pixels first .. last of a tile's row, each where its reflection lies in the frame's row. */
+/* Pixels first .. last of a tile's row, each where its reflection lies in the frame's row: runs to
+ * the right are copied whole, runs back to the left pixel by pixel. */
 static void copy_reflected(const cut_work *w, const uint8_t *from, uint8_t *to, int64_t x,
                            int64_t first, int64_t last) {
     const int64_t width = w->width, period = period_of(width);
     int64_t phase = phase_of(x + first, width);
-    for (int64_t i = first; i < last; i++) {
+    uint8_t *end = to + 3 * last;
+    for (to += 3 * first; to < end;) {
+        const int64_t left = (end - to) / 3, there = phase < width ? width - phase : period - phase;
+        const int64_t run = left < there ? left : there;
         const uint8_t *pixel = from + 3 * pixel_at(phase, width);
-        to[3 * i] = pixel[0];
-        to[3 * i + 1] = pixel[1];
-        to[3 * i + 2] = pixel[2];
-        if (++phase == period) phase = 0;
+        if (phase < width) {
+            memcpy(to, pixel, (size_t)(3 * run));
+            to += 3 * run;
+        } else {
+            for (int64_t i = 0; i < run; i++, to += 3, pixel -= 3) {
+                to[0] = pixel[0];
+                to[1] = pixel[1];
+                to[2] = pixel[2];
+            }
+        }
+        phase = (phase + run) % period;
     }
 }
 

@@ -14,7 +14,9 @@ from calibration.streets import write_dataset
 from pipeline.artifact import open_artifact
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.errors import CheckFailedError, UsageError
+from pipeline.report.run import Subjects
 from pipeline.report.subjects import Graphs, exact_graph_of, graphs_of, open_subject
+from scripts.accuracy_report import graphs_to_rank
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,16 @@ def test_the_report_takes_the_graph_that_learned_for_the_exact_one(tuned: BuildR
         assert exact_graph_of(subject) == tuned.quantized.path
         graphs = graphs_of(subject, subject)
     assert graphs == Graphs(tuned.quantized.path, tuned.graph.path)
+
+
+def test_layers_that_were_taught_together_are_not_ranked_one_by_one(tuned: BuildResult) -> None:
+    subject = open_subject("int8", tuned.engine)
+    with subject.engine:
+        assert subject.manifest is not None
+        # Ten steps need not have helped; a student that was not kept leaves nothing to refuse.
+        subject.manifest.provenance["finetune"]["finetune"]["kept"] = True
+        with pytest.raises(UsageError, match="is fine-tuned"):
+            graphs_to_rank(Subjects(subject, subject, None))
 
 
 def test_a_second_build_learns_nothing_anew(tuned: BuildResult) -> None:
