@@ -108,7 +108,8 @@ def as_markdown(benchmark: Benchmark, *, brief: bool = False) -> str:
 
     Args:
         benchmark: the result.
-        brief: stages, start and pairs in a sentence each rather than a table.
+        brief: stages and start in a sentence each rather than a table; of the pairs, those that
+            have an aim.
     """
     network, machine = benchmark.network, benchmark.machine
     height, width = network.shape
@@ -128,7 +129,7 @@ def as_markdown(benchmark: Benchmark, *, brief: bool = False) -> str:
         elif rows:
             blocks.append("\n".join(_table(title, rows, loaded=loaded)))
     if benchmark.comparisons:
-        blocks.append(_sentence(benchmark) if brief else "\n".join(_comparisons(benchmark)))
+        blocks.append("\n".join(_comparisons(benchmark, brief=brief)))
     if benchmark.roofline is not None:
         roof = benchmark.roofline
         blocks.append(
@@ -144,18 +145,6 @@ def _short(row: Row) -> str:
         return f"{row.name} not measured ({_cell(row.skipped)})"
     limit = "" if row.limit_ms is None else f" (at most {row.limit_ms:.0f})"
     return f"{row.name} {figure(row.median_ms)}{limit}"
-
-
-def _sentence(benchmark: Benchmark) -> str:
-    """Every pair, won or lost, name by name."""
-    mark = "~" if benchmark.machine.loaded is not None else ""
-    told: dict[str, list[str]] = {}
-    for each in benchmark.comparisons:
-        spread = f"{mark}{figure(each.ratio)} ({figure(each.low)} to {figure(each.high)})"
-        verdict = {True: "met", False: "**missed**"}
-        aim = "" if each.met is None else f", aim {each.target:g} {verdict[each.met]}"
-        told.setdefault(each.name, []).append(f"{each.against} {spread}{aim}")
-    return " ".join(f"{name}, times as fast as: {'; '.join(t)}." for name, t in told.items())
 
 
 def describe(machine: Machine) -> str:
@@ -195,12 +184,16 @@ def _ratio(row: Row, *, loaded: bool) -> str:
     return f"{mark}{figure(ratio.value)} ({figure(ratio.low)} to {figure(ratio.high)})"
 
 
-def _comparisons(benchmark: Benchmark) -> list[str]:
+def _comparisons(benchmark: Benchmark, *, brief: bool) -> list[str]:
+    """A table of the pairs; ``brief`` leaves out those without an aim, if any has one."""
     targets = any(each.target is not None for each in benchmark.comparisons)
-    heads = ["", "against", "times as fast", *(["aim", ""] if targets else [])]
+    aimed = [each for each in benchmark.comparisons if each.target is not None]
+    pairs = aimed if brief and targets else benchmark.comparisons
+    heads = ["aims" if pairs is aimed else "", "against", "times as fast"]
+    heads += ["aim", ""] if targets else []
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     mark = "~" if benchmark.machine.loaded is not None else ""
-    for each in benchmark.comparisons:
+    for each in pairs:
         cells = [each.name, each.against]
         cells.append(f"{mark}{figure(each.ratio)} ({figure(each.low)} to {figure(each.high)})")
         if targets:

@@ -59,7 +59,7 @@ def test_the_table_is_written_between_the_markers_and_nowhere_else(tmp_path: Pat
     assert "old" not in text
     assert all(name in text for name in NAMES)
     assert "[results/one.json](results/one.json)" in text
-    assert "aim 3 **missed**" in text
+    assert "| 3 | **missed** |" in text
     assert main([*arguments, "--check"]) == 0
     assert main(arguments) == 0
     assert readme.read_text() == text
