@@ -18,7 +18,7 @@ from pipeline.kernels.taps import Taps
 MODES = ("scalar", "avx2", "avx512", "neon")
 """Names in the order of ``enum edge_mode``."""
 
-_ABI = 1  # EDGE_ABI in kernels.h
+_ABI = 2  # EDGE_ABI in kernels.h
 _OK, _NO_MEMORY, _BAD_TABLE = 0, -1, -2
 
 

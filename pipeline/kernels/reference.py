@@ -7,7 +7,7 @@ functions of the package, already checked; ``threads`` is not used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,20 +28,20 @@ NO_CLASS = 255
 
 
 def resize(frame: UInt8Array, rows: Taps, cols: Taps, out: UInt8Array, threads: int = 1) -> None:
-    """``out[y, x] = round(sum over l of cols[x, l] * sum over k of rows[y, k] * frame[...])``.
+    """``out[y, x] = round(sum over k of rows[y, k] * sum over l of cols[x, l] * frame[...])``.
 
-    Single precision, vertical first, taps in their order; rounded to the nearest, halves up.
+    In whole numbers: across first, rounded to 64ths; then down, rounded to bytes; halves up.
     """
-    lines = _weighted(frame, rows)
-    values = _weighted(lines.transpose(1, 0, 2), cols).transpose(1, 0, 2)
-    out[...] = np.floor(values + np.float32(0.5)).astype(np.uint8)
+    across = (_weighted(frame.transpose(1, 0, 2), cols) + (1 << 7)) >> 8
+    down = (_weighted(across.transpose(1, 0, 2), rows) + (1 << 19)) >> 20
+    out[...] = down.astype(np.uint8)
 
 
-def _weighted(array: npt.NDArray[Any], taps: Taps) -> Float32Array:
-    """The taps applied to the first axis."""
-    total = np.zeros((taps.target, *array.shape[1:]), np.float32)
+def _weighted(array: IntArray, taps: Taps) -> Int64Array:
+    """The taps applied to the first axis, in ``taps.ONE``ths."""
+    total = np.zeros((taps.target, *array.shape[1:]), np.int64)
     for k in range(taps.weights.shape[1]):
-        total += taps.weights[:, k, None, None] * array[taps.first + k].astype(np.float32)
+        total += taps.weights[:, k, None, None].astype(np.int64) * array[taps.first + k]
     return total
 
 

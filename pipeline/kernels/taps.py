@@ -8,16 +8,25 @@ With f = source / target, pixel x of the target covers the source from ``x f`` t
 * enlarging (f <= 1): linear interpolation at the stretch's middle, between the two source pixels
   whose middles lie around it; beyond the outermost middles the edge repeats. OpenCV's
   ``INTER_LINEAR``.
+
+Weights are whole 16384ths (``ONE``) that sum to exactly one, so that a resize is exact arithmetic
+in integers: every kernel gives the same bytes, and one colour stays that colour.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.kernels.axis import MAX_EXTENT, Float32Array, Int32Array
+from pipeline.kernels.axis import MAX_EXTENT, Int32Array
+
+Int16Array = npt.NDArray[np.int16]
+
+ONE: Final = 16384
+"""What the weights of a target pixel sum to; EDGE_TAPS_ONE in kernels.h."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,25 +36,25 @@ class Taps:
     Attributes:
         source: length of the source axis.
         first: (target,) int32, the first source pixel of each target pixel.
-        weights: (target, taps) float32, those of source pixels first .. first + taps - 1, which
-            all exist; a row sums to one.
+        weights: (target, taps) int16, those of source pixels first .. first + taps - 1, which
+            all exist, in 16384ths; a row sums to 16384.
     """
 
     source: int
     first: Int32Array
-    weights: Float32Array
+    weights: Int16Array
 
     def __post_init__(self) -> None:
         if self.weights.ndim != 2 or self.first.shape != self.weights.shape[:1]:
             raise ValueError("taps need one row of weights for each first pixel")
-        if self.first.dtype != np.int32 or self.weights.dtype != np.float32:
-            raise ValueError("taps are int32 positions and float32 weights")
+        if self.first.dtype != np.int32 or self.weights.dtype != np.int16:
+            raise ValueError("taps are int32 positions and int16 weights")
         last = self.first.astype(np.int64) + self.weights.shape[1]
         if not len(self.first) or self.first.min() < 0 or last.max() > self.source:
             raise ValueError(f"taps lie outside the {self.source} pixels of their source")
-        sums = self.weights.sum(axis=1, dtype=np.float64)
-        if not ((self.weights >= 0).all() and np.allclose(sums, 1, atol=1e-5)):
-            raise ValueError("weights of taps must not be negative, and sum to one")
+        sums = self.weights.sum(axis=1, dtype=np.int64)
+        if not ((self.weights >= 0).all() and (sums == ONE).all()):
+            raise ValueError(f"weights of taps must not be negative, and sum to {ONE}")
         if not (self.first.flags.c_contiguous and self.weights.flags.c_contiguous):
             raise ValueError("taps must be C-contiguous")
         self.first.flags.writeable = False
@@ -73,7 +82,7 @@ def resize_taps(source: int, target: int) -> Taps:
     first = np.minimum(np.floor(middle), max(source - 2, 0))
     after = middle - first
     weights = np.stack([1 - after, after], axis=1)[:, : min(source, 2)]
-    return Taps(source, first.astype(np.int32), weights.astype(np.float32))
+    return Taps(source, first.astype(np.int32), _whole(weights))
 
 
 def _mean_taps(source: int, begin: npt.NDArray[np.float64], end: npt.NDArray[np.float64]) -> Taps:
@@ -87,4 +96,14 @@ def _mean_taps(source: int, begin: npt.NDArray[np.float64], end: npt.NDArray[np.
     covered[(pixel < low[:, None]) | (pixel >= high[:, None])] = 0
     weights = np.maximum(covered, 0)
     weights /= weights.sum(axis=1, keepdims=True)
-    return Taps(source, first.astype(np.int32), weights.astype(np.float32))
+    return Taps(source, first.astype(np.int32), _whole(weights))
+
+
+def _whole(weights: npt.NDArray[np.float64]) -> Int16Array:
+    """Rows that sum to one in whole ``ONE``ths that do: what rounding down left goes to those that
+    lost most by it."""
+    scaled = weights * ONE
+    whole = np.floor(scaled).astype(np.int64)
+    missing = ONE - whole.sum(axis=1)
+    rank = np.argsort(np.argsort(whole - scaled, axis=1, kind="stable"), axis=1)
+    return np.ascontiguousarray(whole + (rank < missing[:, None]), np.int16)

@@ -16,7 +16,7 @@
 #define EDGE_BAD_MODE (-3)  /* not compiled in, or not supported by this CPU */
 
 /* Bumped whenever a signature changes, so that the binding never calls something else. */
-#define EDGE_ABI 1
+#define EDGE_ABI 2
 
 enum edge_mode { EDGE_SCALAR = 0, EDGE_AVX2 = 1, EDGE_AVX512 = 2, EDGE_NEON = 3, EDGE_MODES = 4 };
 
@@ -32,13 +32,16 @@ typedef struct {
     const float *fractions;  /* [samples] */
 } edge_axis;
 
-/* How one axis is resized; see taps.py. Target pixel u is the sum of weights[u][k] times source pixel
- * first[u] + k. */
+/* The sum of a target pixel's weights. */
+#define EDGE_TAPS_ONE 16384
+
+/* How one axis is resized; see taps.py. Target pixel u is the sum of weights[u][k] / EDGE_TAPS_ONE
+ * times source pixel first[u] + k. */
 typedef struct {
     int32_t target;        /* length of the output */
     int32_t taps;          /* source pixels for each of its pixels */
     const int32_t *first;  /* [target] */
-    const float *weights;  /* [target][taps], each row summing to one */
+    const int16_t *weights;  /* [target][taps], none negative, each row summing to EDGE_TAPS_ONE */
 } edge_taps;
 
 #if defined(__GNUC__)

@@ -1,83 +1,99 @@
-/* Separable resize: each output row is a weighted sum of source rows, and each of its pixels one of
- * that sum's pixels. The first loop is plain C over whole rows, which compilers turn into vectors;
- * the second works on a pixel's channels (and the next one's first, ignored) as four lanes. Sums
- * are single precision, in the order of the taps, so every mode and NumPy give the same bytes. */
+/* Separable resize in whole numbers: rows are resized across, one after the other as they are needed,
+ * and those that an output row takes from are kept in a ring; then they are summed down. */
+#include "resize.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels.h"
 #include "parallel.h"
 
-/* Compiled anew for each caller's target; left to itself the compiler would share one body. */
+/* Compiled anew for each number of taps; left to itself the compiler would share one body. */
 #define INLINE static inline __attribute__((always_inline))
 
-typedef float lanes __attribute__((vector_size(16)));
+typedef int32_t lanes __attribute__((vector_size(16)));
+typedef uint8_t pixel4 __attribute__((vector_size(4)));
 
 typedef struct {
     const uint8_t *frame;
     int64_t width;
     const edge_taps *rows, *cols;
+    const across_plan *plan;
+    edge_across across;
+    edge_down down;
     uint8_t *out;
 } resize_work;
 
-/* sum += w0 * s0 + w1 * s1 + ..., one after the other; `begin` starts from nothing. */
-INLINE void add_rows(float *restrict sum, const uint8_t *s, int64_t stride, const float *w,
-                     int32_t taps, int64_t bytes, int begin) {
-    const uint8_t *s1 = s + stride, *s2 = s1 + stride, *s3 = s2 + stride;
-    if (taps == 1) {
-        for (int64_t i = 0; i < bytes; i++) sum[i] = (begin ? 0.0f : sum[i]) + w[0] * s[i];
-    } else if (taps == 2) {
-        for (int64_t i = 0; i < bytes; i++) {
-            sum[i] = (begin ? 0.0f : sum[i]) + w[0] * s[i] + w[1] * s1[i];
-        }
-    } else if (taps == 3) {
-        for (int64_t i = 0; i < bytes; i++) {
-            sum[i] = (begin ? 0.0f : sum[i]) + w[0] * s[i] + w[1] * s1[i] + w[2] * s2[i];
-        }
-    } else {
-        for (int64_t i = 0; i < bytes; i++) {
-            sum[i] = (begin ? 0.0f : sum[i]) + w[0] * s[i] + w[1] * s1[i] + w[2] * s2[i] +
-                     w[3] * s3[i];
+void edge_across_rest(const across_plan *plan, int64_t begin, const uint8_t *row, int16_t *to) {
+    const edge_taps *cols = plan->cols;
+    to += 3 * begin;
+    for (int64_t x = begin; x < cols->target; x++, to += 3) {
+        const int16_t *weights = cols->weights + x * cols->taps;
+        const uint8_t *from = row + 3 * (int64_t)cols->first[x];
+        for (int c = 0; c < 3; c++) {
+            int32_t sum = ACROSS_ROUND;
+            for (int32_t k = 0; k < cols->taps; k++) sum += weights[k] * from[3 * k + c];
+            to[c] = (int16_t)(sum >> ACROSS_SHIFT);
         }
     }
 }
 
-INLINE void sum_rows(const resize_work *w, int64_t y, float *sum) {
-    const int32_t taps = w->rows->taps;
-    const float *weights = w->rows->weights + y * taps;
-    const uint8_t *from = w->frame + 3 * w->width * w->rows->first[y];
-    for (int32_t k = 0; k < taps; k += 4) {
-        const int32_t part = taps - k < 4 ? taps - k : 4;
-        add_rows(sum, from + 3 * w->width * k, 3 * w->width, weights + k, part, 3 * w->width,
-                 k == 0);
-    }
-}
-
-/* Four lanes for each pixel of the output row, the fourth of no meaning. */
-INLINE void sum_columns(const edge_taps *cols, const float *sum, int32_t taps, float *lanes_out) {
-    for (int64_t x = 0; x < cols->target; x++) {
-        const float *weights = cols->weights + x * taps;
-        const float *from = sum + 3 * (int64_t)cols->first[x];
-        lanes total = {0, 0, 0, 0}, pixel;
+/* A pixel's channels, and the next one's first (ignored), as four lanes. */
+INLINE void across_plain(const across_plan *plan, const uint8_t *row, int16_t *to, int32_t taps) {
+    const edge_taps *cols = plan->cols;
+    int64_t x = 0;
+    for (; x < cols->target && cols->first[x] + (int64_t)taps < plan->width; x++) {
+        const int16_t *weights = cols->weights + x * taps;
+        const uint8_t *from = row + 3 * (int64_t)cols->first[x];
+        lanes sum = {ACROSS_ROUND, ACROSS_ROUND, ACROSS_ROUND, 0};
         for (int32_t k = 0; k < taps; k++) {
+            pixel4 pixel;
             memcpy(&pixel, from + 3 * k, sizeof pixel);
-            total += weights[k] * pixel;
+            sum += weights[k] * __builtin_convertvector(pixel, lanes);
         }
-        total += 0.5f;
-        memcpy(lanes_out + 4 * x, &total, sizeof total);
+        sum >>= ACROSS_SHIFT;
+        for (int c = 0; c < 3; c++) to[3 * x + c] = (int16_t)sum[c];
+    }
+    edge_across_rest(plan, x, row, to);
+}
+
+void edge_across_plain(const across_plan *plan, const uint8_t *row, int16_t *to) {
+    switch (plan->cols->taps) { /* a number the compiler knows is a loop it can unroll */
+    case 2:
+        across_plain(plan, row, to, 2);
+        break;
+    case 3:
+        across_plain(plan, row, to, 3);
+        break;
+    default:
+        across_plain(plan, row, to, plan->cols->taps);
     }
 }
 
-/* Weights sum to one but for rounding, so values stay below 256. */
-INLINE void store_row(const float *restrict values, int64_t width, uint8_t *restrict bytes,
-                      uint8_t *restrict out) {
-    for (int64_t i = 0; i < 4 * width; i++) bytes[i] = (uint8_t)(int32_t)values[i];
-    for (int64_t x = 0; x < width - 1; x++) memcpy(out + 3 * x, bytes + 4 * x, 4);
-    memcpy(out + 3 * (width - 1), bytes + 4 * (width - 1), 3);
+INLINE void down_plain(const int16_t *const *lines, const int16_t *weights, int32_t taps,
+                       int64_t count, uint8_t *restrict to) {
+    for (int64_t i = 0; i < count; i++) {
+        int32_t sum = DOWN_ROUND;
+        for (int32_t k = 0; k < taps; k++) sum += weights[k] * lines[k][i];
+        to[i] = (uint8_t)(sum >> DOWN_SHIFT);
+    }
 }
 
-/* Half the size: the mean of four, in whole numbers. What the general loops give, as a quarter of a
- * sum below 2^10 is exact: floor(sum / 4 + 1/2) = (sum + 2) >> 2. */
+void edge_down_plain(const int16_t *const *lines, const int16_t *weights, int32_t taps,
+                     int64_t count, uint8_t *to) {
+    switch (taps) {
+    case 2:
+        down_plain(lines, weights, 2, count, to);
+        break;
+    case 3:
+        down_plain(lines, weights, 3, count, to);
+        break;
+    default:
+        down_plain(lines, weights, taps, count, to);
+    }
+}
+
+/* Half the size: the mean of four. What the general passes give: 64ths of a half are whole, and so
+ * floor(sum / 4 + 1/2) = (sum + 2) >> 2. */
 static int halve(void *work, int64_t first, int64_t last) {
     const resize_work *w = work;
     const int64_t width = w->cols->target, count = 6 * width - 3;
@@ -99,80 +115,133 @@ static int halve(void *work, int64_t first, int64_t last) {
 static int halves(const edge_taps *taps, int64_t length) {
     if (taps->taps != 2 || length != 2 * (int64_t)taps->target) return 0;
     for (int32_t u = 0; u < taps->target; u++) {
-        const float *weights = taps->weights + 2 * (int64_t)u;
-        if (taps->first[u] != 2 * u || weights[0] != 0.5f || weights[1] != 0.5f) return 0;
+        const int16_t *weights = taps->weights + 2 * (int64_t)u;
+        if (taps->first[u] != 2 * u || weights[0] != weights[1]) return 0;
     }
     return 1;
 }
 
-INLINE int resize_body(const resize_work *w, int64_t first, int64_t last) {
-    const int64_t width = w->cols->target;
-    const size_t floats = (size_t)(3 * w->width + 1 + 4 * width);
-    float *sum = malloc(floats * sizeof *sum + (size_t)(4 * width));
-    if (sum == NULL) return EDGE_NO_MEMORY;
-    float *values = sum + 3 * w->width + 1;
-    uint8_t *bytes = (uint8_t *)(sum + floats);
-    sum[3 * w->width] = 0; /* the fourth lane of the last pixel */
-    for (int64_t y = first; y < last; y++) {
-        sum_rows(w, y, sum);
-        switch (w->cols->taps) { /* a number the compiler knows is a loop it can unroll */
-        case 2:
-            sum_columns(w->cols, sum, 2, values);
-            break;
-        case 3:
-            sum_columns(w->cols, sum, 3, values);
-            break;
-        case 4:
-            sum_columns(w->cols, sum, 4, values);
-            break;
-        default:
-            sum_columns(w->cols, sum, w->cols->taps, values);
-        }
-        store_row(values, width, bytes, w->out + 3 * width * y);
-    }
-    free(sum);
+/* Rows of the frame already resized across; row r lies in slot r % taps. */
+typedef struct {
+    int16_t *lines;    /* [taps][stride] */
+    int64_t *held;     /* [taps], which row each slot holds */
+    const int16_t **picked; /* [taps], for one output row */
+    int64_t stride;
+} ring;
+
+static int ring_make(ring *r, int64_t taps, int64_t target) {
+    r->stride = 3 * target + ROW_SLACK;
+    r->lines = malloc((size_t)(taps * r->stride) * sizeof *r->lines);
+    r->held = malloc((size_t)taps * sizeof *r->held);
+    r->picked = malloc((size_t)taps * sizeof *r->picked);
+    if (r->lines == NULL || r->held == NULL || r->picked == NULL) return EDGE_NO_MEMORY;
+    for (int64_t k = 0; k < taps; k++) r->held[k] = -1;
     return EDGE_OK;
 }
 
-static int resize_plain(void *work, int64_t first, int64_t last) {
-    return resize_body(work, first, last);
+static void ring_free(ring *r) {
+    free(r->lines);
+    free(r->held);
+    free(r->picked);
 }
 
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static int resize_avx2(void *work, int64_t first, int64_t last) {
-    return resize_body(work, first, last);
+static int resize_rows(void *work, int64_t first, int64_t last) {
+    const resize_work *w = work;
+    const int32_t taps = w->rows->taps;
+    const int64_t count = 3 * (int64_t)w->cols->target;
+    ring r;
+    int result = ring_make(&r, taps, w->cols->target);
+    for (int64_t y = first; result == EDGE_OK && y < last; y++) {
+        for (int32_t k = 0; k < taps; k++) {
+            const int64_t row = w->rows->first[y] + (int64_t)k, slot = row % taps;
+            int16_t *line = r.lines + slot * r.stride;
+            if (r.held[slot] != row) {
+                w->across(w->plan, w->frame + 3 * w->width * row, line);
+                r.held[slot] = row;
+            }
+            r.picked[k] = line;
+        }
+        w->down(r.picked, w->rows->weights + y * taps, taps, count, w->out + count * y);
+    }
+    ring_free(&r);
+    return result;
 }
-#endif
 
+/* Positions must lie in the source; weights must be sums of one, or sums could overflow. */
 static int taps_are_sound(const edge_taps *taps, int64_t length) {
     if (taps->target < 1 || taps->taps < 1) return 0;
-    for (int32_t i = 0; i < taps->target; i++) {
+    for (int64_t i = 0; i < taps->target; i++) {
+        int64_t sum = 0;
         if (taps->first[i] < 0 || taps->first[i] > length - taps->taps) return 0;
+        for (int64_t k = 0; k < taps->taps; k++) {
+            if (taps->weights[i * taps->taps + k] < 0) return 0;
+            sum += taps->weights[i * taps->taps + k];
+        }
+        if (sum != EDGE_TAPS_ONE) return 0;
     }
     return 1;
 }
+
+#if defined(__x86_64__)
+/* How many groups of four pixels, from the left, vectors may read without leaving the row. */
+static int64_t readable_groups(const edge_taps *cols, int64_t width) {
+    const int64_t last = (cols->taps - 1) / 4 * 4; /* the tap that the last load begins with */
+    int64_t x = 0;
+    while (x < cols->target && 3 * (cols->first[x] + last) + ACROSS_LOAD <= 3 * width) x++;
+    return x / 4;
+}
+
+/* Weights by group, step of two taps, pixels 0 and 2 and then 1 and 3, and channel: each channel of a
+ * pixel has its own copy of the two weights, and the fourth lane none. */
+static int16_t *edge_spread(const edge_taps *cols, int64_t groups) {
+    const int32_t steps = (cols->taps + 1) / 2;
+    int16_t *spread = calloc((size_t)(groups * steps * SPREAD_STEP), sizeof *spread);
+    if (spread == NULL) return NULL;
+    for (int64_t x = 0; x < 4 * groups; x++) {
+        const int16_t *weights = cols->weights + x * cols->taps;
+        for (int32_t k = 0; k < cols->taps; k++) {
+            int16_t *step = spread + (x / 4 * steps + k / 2) * SPREAD_STEP;
+            int16_t *lane = step + x % 2 * (SPREAD_STEP / 2) + x % 4 / 2 * (SPREAD_STEP / 4);
+            for (int c = 0; c < 3; c++) lane[2 * c + k % 2] = weights[k];
+        }
+    }
+    return spread;
+}
+#endif
 
 int edge_resize(int mode, const uint8_t *frame, int64_t height, int64_t width,
                 const edge_taps *rows, const edge_taps *cols, uint8_t *out, int threads) {
     if (!taps_are_sound(rows, height) || !taps_are_sound(cols, width)) return EDGE_BAD_TABLE;
-    resize_work work = {frame, width, rows, cols, out};
-    edge_part part = NULL;
+    across_plan plan = {cols, width, NULL, 0};
+    resize_work work = {frame, width, rows, cols, &plan, edge_across_plain, edge_down_plain, out};
+    int64_t grain = 1 + (1 << 20) / (3 * width);
+    int16_t *spread = NULL;
     switch (mode) {
     case EDGE_SCALAR:
-    case EDGE_NEON: /* AArch64 has NEON throughout: the plain body is vectorised with it */
-        part = resize_plain;
+    case EDGE_NEON: /* AArch64 has NEON throughout: the plain passes are vectorised with it */
         break;
 #if defined(__x86_64__)
     case EDGE_AVX2:
-    case EDGE_AVX512:
-        part = resize_avx2;
+    case EDGE_AVX512: /* wider vectors would gain little: loads are by the pixel */
+        work.down = edge_down_avx2;
         break;
 #endif
     default:
         return EDGE_BAD_MODE;
     }
-    /* Wider vectors gain nothing here, so there is one body for all modes. */
-    if (halves(rows, height) && halves(cols, width)) part = halve;
-    int64_t grain = 1 + (1 << 20) / (3 * width);
-    return edge_parallel(part, &work, rows->target, grain, threads);
+    if (halves(rows, height) && halves(cols, width)) {
+        return edge_parallel(halve, &work, rows->target, grain, threads);
+    }
+#if defined(__x86_64__)
+    if (mode != EDGE_SCALAR) plan.groups = readable_groups(cols, width);
+    if (plan.groups) {
+        spread = edge_spread(cols, plan.groups);
+        if (spread == NULL) return EDGE_NO_MEMORY;
+        plan.spread = spread;
+        work.across = edge_across_avx2;
+    }
+#endif
+    const int result = edge_parallel(resize_rows, &work, rows->target, grain, threads);
+    free(spread);
+    return result;
 }

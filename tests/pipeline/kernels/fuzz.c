@@ -99,24 +99,25 @@ static void fuzz_cut(void) {
 static edge_taps random_taps(int32_t source, int32_t target, int halve) {
     const int32_t count = halve ? 2 : between(1, source < 9 ? source : 9);
     int32_t *first = get((size_t)target * sizeof *first);
-    float *weights = get((size_t)(target * count) * sizeof *weights);
+    int16_t *weights = get((size_t)(target * count) * sizeof *weights);
     for (int32_t u = 0; u < target; u++) {
-        float sum = 0;
+        int32_t left = EDGE_TAPS_ONE;
         first[u] = halve ? 2 * u : between(0, source - count);
-        for (int32_t k = 0; k < count; k++) sum += weights[u * count + k] = unit() + 0.01f;
         for (int32_t k = 0; k < count; k++) {
-            weights[u * count + k] = halve ? 0.5f : weights[u * count + k] / sum;
+            const int32_t weight = k + 1 == count ? left : halve ? left / 2 : between(0, left);
+            weights[u * count + k] = (int16_t)weight;
+            left -= weight;
         }
     }
     return (edge_taps){target, count, first, weights};
 }
 
-static float column_sum(const uint8_t *frame, int32_t stride, const edge_taps *rows, int32_t y) {
-    float sum = 0;
-    for (int32_t k = 0; k < rows->taps; k++) {
-        sum += rows->weights[y * rows->taps + k] * frame[(rows->first[y] + k) * stride];
+static int32_t row_sum(const uint8_t *row, const edge_taps *cols, int32_t x) {
+    int32_t sum = 1 << 7;
+    for (int32_t k = 0; k < cols->taps; k++) {
+        sum += cols->weights[x * cols->taps + k] * row[3 * (cols->first[x] + k)];
     }
-    return sum;
+    return sum >> 8;
 }
 
 static void fuzz_resize(void) {
@@ -128,12 +129,12 @@ static void fuzz_resize(void) {
     edge_taps rows = random_taps(height, th, halve), cols = random_taps(width, tw, halve);
     for (int32_t i = 0; i < 3 * th * tw; i++) {
         const int32_t y = i / (3 * tw), x = i / 3 % tw;
-        float sum = 0;
-        for (int32_t k = 0; k < cols.taps; k++) {
-            const uint8_t *column = frame + 3 * (cols.first[x] + k) + i % 3;
-            sum += cols.weights[x * cols.taps + k] * column_sum(column, 3 * width, &rows, y);
+        int32_t sum = 1 << 19;
+        for (int32_t k = 0; k < rows.taps; k++) {
+            const uint8_t *row = frame + 3 * width * (rows.first[y] + k) + i % 3;
+            sum += rows.weights[y * rows.taps + k] * row_sum(row, &cols, x);
         }
-        want[i] = (uint8_t)(sum + 0.5f);
+        want[i] = (uint8_t)(sum >> 20);
     }
     for (int mode = 0; mode < EDGE_MODES; mode++) {
         if (!(edge_supported_modes() >> mode & 1)) continue;
