@@ -29,7 +29,7 @@ class QuantizeStage(Stage):
     """One input: the float graph. ``notify_frame`` is told how many frames were used."""
 
     name = "quantize"
-    version = 6
+    version = 7
     produces = "qdq-onnx"
     tools = ("nncf", "onnx", "onnxruntime", "numpy")
     config: QuantizeConfig

@@ -132,7 +132,7 @@ def test_figures_of_one_layer_are_those_of_the_two_graphs(graphs: Graphs, tmp_pa
     floating = onnx.load(graphs.floating)
     ablation = Ablation(onnx.load(graphs.quantized), floating)
     assert set(rows) == set(ablation.layers)
-    name = "head.classifier"
+    name = "head.fpn.0"
     onnx.save(ablation.only([name]), tmp_path / "one.onnx")
     picture = frames.read(0)[0][None]
     with (

@@ -190,7 +190,7 @@ def test_openvinos_spelling_is_refused_by_rule_and_node(
 def _with_a_half_quantized_layer(artifact: Artifact, folder: Path) -> Artifact:
     """The artifact again, the weights' quantizer of one convolution taken out of its graph."""
     model = onnx.load(artifact.manifest_path.parent / TENSORRT_GRAPH)
-    conv = next(node for node in model.graph.node if node.name == "head.classifier")
+    conv = next(node for node in model.graph.node if node.name == "head.fpn.0")
     dq = next(node for node in model.graph.node if conv.input[1] in node.output)
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     scale = constants[dq.input[1]].reshape(-1, 1, 1, 1)
@@ -212,7 +212,7 @@ def test_a_half_quantized_layer_is_named(
 ) -> None:
     assert int8_build.quantized is not None
     damaged = _with_a_half_quantized_layer(int8_build.quantized, tmp_path)
-    with pytest.raises(CheckFailedError, match=r"rule 'heavy-float' at node 'head\.classifier'"):
+    with pytest.raises(CheckFailedError, match=r"rule 'heavy-float' at node 'head\.fpn\.0'"):
         _stage(store, frames).run(damaged, int8_build.graph)
 
 
@@ -227,7 +227,7 @@ def test_strict_int8_names_what_fell_back(
     folder = int8_build.quantized.manifest_path.parent
     model = onnx.load(folder / TENSORRT_GRAPH)
     graph = QdqGraph(model)
-    conv = next(node for node in graph.nodes if node.name == "head.classifier")
+    conv = next(node for node in graph.nodes if node.name == "head.fpn.0")
     pair = graph.quantizer_of(conv.input[0])
     assert pair is not None
     assert pair.q is not None
@@ -240,10 +240,10 @@ def test_strict_int8_names_what_fell_back(
         return model
 
     monkeypatch.setattr("onnx.load", altered)
-    with pytest.raises(CheckFailedError, match=r"1 layers .* 'head.classifier' in fp32"):
+    with pytest.raises(CheckFailedError, match=r"1 layers .* 'head.fpn.0' in fp32"):
         _run(store, frames, int8_build, strict_int8=True, check_frames=1)
     relaxed = _run(store, frames, int8_build, check_frames=1)
-    assert relaxed.facts["float_fallback"] == ["head.classifier"]
+    assert relaxed.facts["float_fallback"] == ["head.fpn.0"]
 
 
 def test_half_precision_that_changes_labels_is_refused(
