@@ -84,6 +84,12 @@ def run(options: BenchmarkOptions, listener: Listener | None = None) -> Benchmar
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         prepared = prepare(options, told.stage)
+        # Before any other runtime has threads here: beside theirs, OpenVINO's took turns on one
+        # core, and the engine half as long again, in some runs.
+        roofs = None
+        if options.roofline and prepared.built.int8 is not None:
+            told.say("profiling the int8 engine's layers")
+            roofs = _roofline(prepared.built.int8, told.say)
         video, what = _video(options, folder, told.say)
         told.say("opening the engines")
         entries = _entries(options, prepared, video, folder, stack)
@@ -96,11 +102,6 @@ def run(options: BenchmarkOptions, listener: Listener | None = None) -> Benchmar
         others = others_share(clock, read_clock(), len(usable_cpus()))
         seconds = perf_counter() - start
         after = look(options.pace.look)
-    # The engines are closed by now: their threads and memory are out of the profile's way.
-    roofs = None
-    if options.roofline and prepared.built.int8 is not None:
-        told.say("profiling the int8 engine's layers")
-        roofs = _roofline(prepared.built.int8, told.say)
     return Benchmark(
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=options.command, network=prepared.network, video=what, rounds=options.rounds,
