@@ -152,7 +152,7 @@ def test_taps_that_cannot_be(source: int, first: Any, weights: Any) -> None:
 
 def test_taps_of_another_type() -> None:
     with pytest.raises(ValueError, match="int16 weights"):
-        Taps(3, np.array([0], np.int32), np.array([[0.5, 0.5]], np.float32))  # type: ignore[arg-type]  # what is refused
+        Taps(3, np.array([0], np.int32), np.array([[0.5, 0.5]], np.float32))
 
 
 @pytest.mark.parametrize("factor", [1.3, 2.0, 3.7, 4.3, 6.5, 11.0])
@@ -174,7 +174,7 @@ def coverage(source: int, target: int) -> np.ndarray[Any, Any]:
     edges = np.arange(target + 1) * source / target
     left, right = np.arange(source), np.arange(source) + 1
     length = np.minimum(right, edges[1:, None]) - np.maximum(left, edges[:-1, None])
-    return np.maximum(length, 0) * target / source
+    return np.asarray(np.maximum(length, 0) * target / source)
 
 
 def test_lengths_that_cannot_be() -> None:
