@@ -58,7 +58,8 @@ def test_the_exact_graph_is_the_one_of_the_same_history(tmp_path: Path) -> None:
     graph = _store(tmp_path, "2", HISTORY)
     (tmp_path / ".store" / "quantize-0").mkdir()
     (tmp_path / ".store" / "quantize-0" / "artifact.json").write_text("half a manif")
-    found = _subject(tmp_path, provenance={**HISTORY, "build-openvino": {"x": 1}})
+    history = {**HISTORY, "build-openvino": {"x": 1}}
+    found = _subject(tmp_path, facts={"stage": "build-openvino"}, provenance=history)
     assert exact_graph_of(found) == graph
 
 
