@@ -24,7 +24,8 @@ activation-axis       both            scales per channel: float kernels in Tenso
 scale-rank            tensorrt        scale of shape (1,) instead of (): float convolution kernels
 heavy-float           both            a heavy operator whose operands are not quantized
 batched-bias          openvino        a batched MatMul with per-column scales and no constant Add
-                                      directly after it computes infinities, others each run
+                                      directly after it computes infinities, others each run; so it
+                                      does where that constant is broadcast or the same everywhere
 signed-concat         openvino        a Concat of several tensors, one of them int8, that a heavy
                       operator reads: rounded as if the scale were 1 (all uint8 is right)
 rounded-sum           openvino        Q/DQ between a Conv (or its Relu) and an Add: the engine fuses
@@ -218,7 +219,7 @@ def _heavy(
     yield from _weight_axis(graph, node, weights, side)
     rank = len(graph.constant_shape(weights.source))
     if backend == "openvino" and node.op_type == "MatMul" and rank > 2:
-        yield from _batched_bias(graph, node)
+        yield from _batched_bias(graph, node, graph.constant_shape(weights.source)[:-2])
 
 
 def _weight_axis(
@@ -241,17 +242,23 @@ def _weight_axis(
         )
 
 
-def _batched_bias(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[Violation]:
-    output = node.output[0]
+def _batched_bias(
+    graph: QdqGraph, node: onnx.NodeProto, batch: tuple[int, ...]
+) -> Iterator[Violation]:
+    output, bias = node.output[0], None
     readers = graph.consumers.get(output, [])
     if output not in graph.outputs and len(readers) == 1 and readers[0].op_type == "Add":
         others = [name for name in readers[0].input if name != output]
-        if len(others) == 1 and graph.is_constant(others[0]):
-            return
-    name = label(node)
-    yield Violation(
-        "batched-bias", name, f"{name}: a batched MatMul needs a constant Add directly after it"
-    )
+        bias = graph.constant(others[0]) if len(others) == 1 else None
+    name, why = label(node), ""
+    if bias is None:
+        why = "a batched MatMul needs a constant Add directly after it"
+    elif bias.shape[:-2] != batch or bias.shape[-1] == 1:
+        why = f"its bias of shape {bias.shape} is broadcast, must be stated for all"
+    elif np.ptp(np.asarray(bias, np.float64)) == 0:
+        why = "its bias is the same everywhere: the engine would rewrite the Add"
+    if why:
+        yield Violation("batched-bias", name, f"{name}: {why}")
 
 
 def _signed_concat(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[Violation]:

@@ -1,9 +1,10 @@
-"""OpenVINO CPU: an int8 MatMul with batched constant weights is garbage unless a bias follows it.
+"""OpenVINO CPU: an int8 MatMul with batched constant weights is garbage without a full bias.
 
     python batched_matmul_without_bias.py
 
 x (4, 64, 64) -> Q/DQ int8, one scale -> MatMul with int8 weights (4, 64, 64), one scale for each
-output column -> y. Executed by ONNX Runtime with every Q and DQ on its own, and by OpenVINO.
+output column -> one operator or none -> y. Executed by ONNX Runtime with every Q and DQ on its own,
+and by OpenVINO.
 """
 
 from __future__ import annotations
@@ -15,10 +16,21 @@ import openvino
 from onnx import TensorProto, helper, numpy_helper
 
 BATCH, SIZE = 4, 64
+RNG = np.random.default_rng(2)
+BIASES = {
+    "full": RNG.normal(size=(BATCH, 1, SIZE)),
+    "zeros": np.zeros((BATCH, 1, SIZE)),
+    "uniform": np.full((BATCH, 1, SIZE), 0.3),
+    "scalar": np.array(0.3),
+    "per column": RNG.normal(size=(1, 1, SIZE)),
+    "per batch": RNG.normal(size=(BATCH, 1, 1)),
+}
 
 
-def graph(tail: str, *, per_column: bool) -> onnx.ModelProto:
-    """The product, followed by nothing, or by what ``tail`` says."""
+def graph(
+    tail: str, *, per_column: bool = True, bias: str = "full", rounded: bool = False
+) -> onnx.ModelProto:
+    """The product, followed by nothing or one operator ``tail``, and Q/DQ where ``rounded``."""
     rng = np.random.default_rng(0)
     scales = rng.uniform(1e-3, 3e-3, SIZE) if per_column else np.float64(2e-3)
     weights = rng.integers(-127, 128, (BATCH, SIZE, SIZE))
@@ -26,7 +38,7 @@ def graph(tail: str, *, per_column: bool) -> onnx.ModelProto:
         "w": weights.astype(np.int8), "ws": np.float32(scales),
         "wz": np.zeros(np.shape(scales), np.int8),
         "xs": np.float32(0.05), "xz": np.int8(0), "half": np.float32(0.5),
-        "bias": rng.normal(size=(BATCH, 1, SIZE)).astype(np.float32),
+        "bias": BIASES[bias].astype(np.float32),
     }  # fmt: skip
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]),
@@ -38,7 +50,11 @@ def graph(tail: str, *, per_column: bool) -> onnx.ModelProto:
     ]
     second = {"Add": ["bias"], "Mul": ["half"], "Relu": []}
     if tail:
-        nodes.append(helper.make_node(tail, ["product", *second[tail]], ["y"]))
+        result = "before" if rounded else "y"
+        nodes.append(helper.make_node(tail, ["product", *second[tail]], [result]))
+    if tail and rounded:
+        nodes.append(helper.make_node("QuantizeLinear", ["before", "xs", "xz"], ["yq"]))
+        nodes.append(helper.make_node("DequantizeLinear", ["yq", "xs", "xz"], ["y"]))
     shape = [BATCH, SIZE, SIZE]
     used = {name for node in nodes for name in node.input}
     made = helper.make_graph(
@@ -76,6 +92,9 @@ def main() -> None:
         for tail in ("", "Relu", "Mul", "Add"):
             found = difference(graph(tail, per_column=per_column))
             print(f"{scales:<22}MatMul {'-> ' + tail if tail else '':<8} {found:9.2e}")
+    for bias in BIASES:
+        alone, rounded = (difference(graph("Add", bias=bias, rounded=r)) for r in (False, True))
+        print(f"MatMul -> Add {bias:<12} {alone:9.2e}   -> Q/DQ {rounded:9.2e}")
 
 
 if __name__ == "__main__":

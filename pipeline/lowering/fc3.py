@@ -11,8 +11,9 @@ from pipeline.lowering.parts import Array, Patches
 def uneven(bias: Array) -> Array:
     """A bias without zeros and not the same everywhere: an untrained network's, moved by an ulp.
 
-    OpenVINO 2026.4 rewrites the addition of an even constant, or of one with zeros in it, and the
-    batched int8 MatMul before it is then without its bias: garbage, another in each run.
+    OpenVINO 2026.4 removes an Add of zeros and merges an even constant into the quantization after
+    it; the batched int8 MatMul before is then without its bias: garbage, another in each run
+    (``docs/upstream/batched_matmul_without_bias.py``).
     """
     odd = np.arange(bias.size).reshape(bias.shape) % 2
     bias = np.where(bias == 0, 1e-9 * (1 + odd), bias)

@@ -54,6 +54,17 @@ def test_a_batched_product_without_bias_is_garbage_and_refused() -> None:
     assert rules(good) == []
 
 
+@pytest.mark.parametrize("bias", ["zeros", "uniform", "scalar", "per column", "per batch"])
+def test_a_bias_that_is_broadcast_or_even_is_garbage_and_refused(bias: str) -> None:
+    made = script("batched_matmul_without_bias")
+    bad = made.graph("Add", bias=bias, rounded=True)
+    assert not made.difference(bad) < 0.01
+    assert rules(bad) == ["batched-bias"]
+    good = made.graph("Add", rounded=True)
+    assert made.difference(good) < 1e-5
+    assert rules(good) == []
+
+
 def test_a_signed_concatenation_loses_its_scale_and_is_refused() -> None:
     made = script("signed_concat")
     bad = made.graph(0.03)
