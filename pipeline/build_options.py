@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from calibration.quantize import QuantizeSettings
+from models import DEFAULT_INJECTION, INJECTION_FORMS
 from pipeline.engines.trt_builder import BuilderOptions
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import UsageError
@@ -14,7 +15,7 @@ from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
 
 BACKENDS = ("openvino", "tensorrt", "all")
 PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16")
-INJECTIONS = ("full", "split", "auto", "train")
+INJECTIONS = (*INJECTION_FORMS, "auto", "train")
 DEFAULT_SHAPE = (512, 1024)
 
 # Options of the command by the builder's own names for them.
@@ -103,7 +104,7 @@ class BuildOptions:
     split: str = "train"
     force_split: bool = False
     output: Path = Path("engines")
-    injection: str = "split"
+    injection: str = DEFAULT_INJECTION
     min_agreement: float = 0.98
     random_weights: bool = False
     settings: QuantizeSettings = field(default_factory=QuantizeSettings)

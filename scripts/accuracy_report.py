@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from calibration.cityscapes import SPLITS, FramePair, dataset_root
+from models import DEFAULT_INJECTION, INJECTION_FORMS
 from pipeline.console import (
     BUILD_PACKAGES,
     EXIT_INTERRUPTED,
@@ -115,7 +116,7 @@ def build_parser() -> Parser:
     made.add_argument("--checkpoint", type=Path, metavar="FILE")
     made.add_argument("--preset", metavar="NAME")
     made.add_argument("--backend", default="openvino")
-    made.add_argument("--injection", default="split", choices=("full", "split", "auto"))
+    made.add_argument("--injection", default=DEFAULT_INJECTION, choices=(*INJECTION_FORMS, "auto"))
     made.add_argument(
         "--form", default="deploy", choices=("deploy", "train"),
         help="of a candidate that is built; train: branches apart, not injected, for study",

@@ -50,6 +50,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.markup import escape
 
 from calibration import DEFAULT_ESTIMATOR, ESTIMATORS
+from models import DEFAULT_INJECTION, INJECTION_FORMS
 from pipeline.console import (
     BUILD_PACKAGES,
     EXIT_OK,
@@ -97,8 +98,9 @@ def build_parser() -> Parser:
         help="split they come from; val and test only with --force-split")  # fmt: skip
     add("--force-split", action="store_true", help="calibrate on val or test; recorded")
     add("--output", type=Path, default=Path("engines"), metavar="DIR")
-    add("--injection", choices=("full", "split", "auto"), default="split",
-        help="form of locality injection; auto: block by block, what INT8 loses against what "
+    add("--injection", choices=(*INJECTION_FORMS, "auto"), default=DEFAULT_INJECTION,
+        help="form of locality injection; needed: split the blocks whose long-range weights one "
+        "INT8 scale would round away; auto: block by block, what INT8 loses against what "
         "splitting costs, both measured (default: %(default)s)")  # fmt: skip
     add("--estimator", choices=ESTIMATORS, default=DEFAULT_ESTIMATOR,
         help="of activation ranges")  # fmt: skip

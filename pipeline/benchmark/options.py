@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from models import DEFAULT_INJECTION
 from pipeline.errors import UsageError
 
 PEERS: Final = ("torch", "onnxruntime", "benchmark_app")
@@ -70,7 +71,7 @@ class BenchmarkOptions:
     dataset: Path | None = None
     frames: int = 128
     engines: Path = Path("engines")
-    injection: str = "split"
+    injection: str = DEFAULT_INJECTION
     min_agreement: float = 0.98
     video: Path | None = None
     roofline: bool = True

@@ -71,7 +71,7 @@ def torch_entries(
     Args:
         checkpoint: the file.
         preset: its size.
-        injection: ``full`` or ``split``.
+        injection: ``full``, ``split`` or ``needed``.
         frame: uint8 BGR (1, H, W, 3).
         seconds: of one turn.
 

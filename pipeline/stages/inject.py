@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from models import DEFAULT_INJECTION
 from models.checkpoints import load_segmenter, save_segmenter
 from models.locality import TOLERANCE, inject_locality
 from pipeline.artifact import Artifact, Manifest, hash_of, sha256_of
@@ -29,11 +30,12 @@ def checkpoint_artifact(path: Path) -> Artifact:
 class InjectConfig(StageConfig):
     """``preset`` where the checkpoint does not say it; ``form`` of injection.
 
-    ``auto`` takes each block's form from the plan, a second input; ``train`` merges nothing.
+    ``needed`` looks at the weights alone; ``auto`` takes each block's form from the plan, a second
+    input; ``train`` merges nothing.
     """
 
     preset: str | None = None
-    form: Literal["full", "split", "auto", "train"] = "split"
+    form: Literal["needed", "full", "split", "auto", "train"] = DEFAULT_INJECTION
 
 
 class InjectStage(Stage):
@@ -43,7 +45,7 @@ class InjectStage(Stage):
     """
 
     name = "inject"
-    version = 1
+    version = 2
     produces = "deploy-checkpoint"
     tools = ("torch",)
     config: InjectConfig

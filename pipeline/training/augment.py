@@ -36,7 +36,7 @@ class AugmentConfig:
     weather: float = 0.15
     compress: float = 0.2
     rare: float = 0.4
-    rare_classes: tuple[int, ...] = (4, 5, 6, 7, 11, 12, 17, 18)
+    rare_classes: tuple[int, ...] = (3, 4, 5, 6, 7, 11, 12, 14, 15, 16, 17, 18)
     max_class_share: float = 0.75
 
 
