@@ -56,7 +56,7 @@ def test_ratios_are_to_the_groups_baseline_by_round() -> None:
         assert found_ratio is not None
         assert found_ratio.baseline == baseline
     assert rows[FIRST_FRAME].ratio is None
-    assert rows[FIRST_FRAME].limit_ms == 1500
+    assert rows[FIRST_FRAME].limit_ms == 1000
     assert rows[FIRST_FRAME].fps is None
 
 
