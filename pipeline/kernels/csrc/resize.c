@@ -20,6 +20,7 @@ typedef struct {
     const across_plan *plan;
     edge_across across;
     edge_down down;
+    edge_halve halve;
     uint8_t *out;
 } resize_work;
 
@@ -92,23 +93,18 @@ void edge_down_plain(const int16_t *const *lines, const int16_t *weights, int32_
     }
 }
 
-/* Half the size: the mean of four. What the general passes give: 64ths of a half are whole, and so
- * floor(sum / 4 + 1/2) = (sum + 2) >> 2. */
-static int halve(void *work, int64_t first, int64_t last) {
-    const resize_work *w = work;
-    const int64_t width = w->cols->target, count = 6 * width - 3;
-    uint8_t *means = malloc((size_t)(6 * width));
-    if (means == NULL) return EDGE_NO_MEMORY;
-    for (int64_t y = first; y < last; y++) {
-        const uint8_t *a = w->frame + 2 * y * 3 * w->width, *b = a + 3 * w->width;
-        uint8_t *out = w->out + 3 * width * y;
-        for (int64_t i = 0; i < count; i++) { /* of every pixel and the next, every other is used */
-            means[i] = (uint8_t)((uint16_t)(a[i] + b[i] + a[i + 3] + b[i + 3] + 2) >> 2);
-        }
-        for (int64_t x = 0; x < width - 1; x++) memcpy(out + 3 * x, means + 6 * x, 4);
-        memcpy(out + 3 * (width - 1), means + 6 * (width - 1), 3);
+void edge_halve_plain(const uint8_t *a, const uint8_t *b, int64_t target, uint8_t *to) {
+    for (int64_t x = 0; x < target; x++, a += 6, b += 6, to += 3) {
+        for (int c = 0; c < 3; c++) to[c] = (uint8_t)((a[c] + b[c] + a[c + 3] + b[c + 3] + 2) >> 2);
     }
-    free(means);
+}
+
+static int halve_rows(void *work, int64_t first, int64_t last) {
+    const resize_work *w = work;
+    for (int64_t y = first; y < last; y++) {
+        const uint8_t *a = w->frame + 2 * y * 3 * w->width;
+        w->halve(a, a + 3 * w->width, w->cols->target, w->out + 3 * (int64_t)w->cols->target * y);
+    }
     return EDGE_OK;
 }
 
@@ -213,7 +209,8 @@ int edge_resize(int mode, const uint8_t *frame, int64_t height, int64_t width,
                 const edge_taps *rows, const edge_taps *cols, uint8_t *out, int threads) {
     if (!taps_are_sound(rows, height) || !taps_are_sound(cols, width)) return EDGE_BAD_TABLE;
     across_plan plan = {cols, width, NULL, 0};
-    resize_work work = {frame, width, rows, cols, &plan, edge_across_plain, edge_down_plain, out};
+    resize_work work = {frame, width, rows, cols, &plan, edge_across_plain, edge_down_plain,
+                        edge_halve_plain, out};
     int64_t grain = 1 + (1 << 20) / (3 * width);
     int16_t *spread = NULL;
     switch (mode) {
@@ -224,13 +221,14 @@ int edge_resize(int mode, const uint8_t *frame, int64_t height, int64_t width,
     case EDGE_AVX2:
     case EDGE_AVX512: /* wider vectors would gain little: loads are by the pixel */
         work.down = edge_down_avx2;
+        work.halve = edge_halve_avx2;
         break;
 #endif
     default:
         return EDGE_BAD_MODE;
     }
     if (halves(rows, height) && halves(cols, width)) {
-        return edge_parallel(halve, &work, rows->target, grain, threads);
+        return edge_parallel(halve_rows, &work, rows->target, grain, threads);
     }
 #if defined(__x86_64__)
     if (mode != EDGE_SCALAR) plan.groups = readable_groups(cols, width);

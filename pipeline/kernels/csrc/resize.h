@@ -28,11 +28,17 @@ typedef void (*edge_across)(const across_plan *plan, const uint8_t *row, int16_t
 typedef void (*edge_down)(const int16_t *const *lines, const int16_t *weights, int32_t taps,
                           int64_t count, uint8_t *to);
 
+/* Half the size: rows a and b of 2 * target pixels to one of means of four. The general passes give
+ * the same: 64ths of a half are whole, and so floor(sum / 4 + 1/2) = (sum + 2) >> 2. */
+typedef void (*edge_halve)(const uint8_t *a, const uint8_t *b, int64_t target, uint8_t *to);
+
 /* Pixels begin .. target of the row. */
 void edge_across_rest(const across_plan *plan, int64_t begin, const uint8_t *row, int16_t *to);
 void edge_across_plain(const across_plan *plan, const uint8_t *row, int16_t *to);
 void edge_down_plain(const int16_t *const *lines, const int16_t *weights, int32_t taps,
                      int64_t count, uint8_t *to);
+
+void edge_halve_plain(const uint8_t *a, const uint8_t *b, int64_t target, uint8_t *to);
 
 #if defined(__x86_64__)
 /* Bytes that a vector loads for one pixel and four of its taps. */
@@ -43,6 +49,7 @@ void edge_down_plain(const int16_t *const *lines, const int16_t *weights, int32_
 void edge_across_avx2(const across_plan *plan, const uint8_t *row, int16_t *to);
 void edge_down_avx2(const int16_t *const *lines, const int16_t *weights, int32_t taps,
                     int64_t count, uint8_t *to);
+void edge_halve_avx2(const uint8_t *a, const uint8_t *b, int64_t target, uint8_t *to);
 #endif
 
 #endif

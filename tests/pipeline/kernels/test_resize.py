@@ -92,6 +92,22 @@ def test_enlarging_interpolates_between_the_middles(source: int, extra: int) -> 
     np.testing.assert_allclose(values, np.clip(middle, 0, source - 1), atol=1e-4)
 
 
+@settings(max_examples=60, deadline=None)
+@given(target=st.tuples(st.integers(1, 20), st.integers(1, 70)), offset=st.integers(0, 9))
+def test_half_the_size_is_the_mean_of_four(
+    mode: str, guarded: Any, target: tuple[int, int], offset: int
+) -> None:
+    """It has a loop of its own; the frame ends where its memory ends."""
+    height, width = 2 * target[0], 2 * target[1]
+    frame = np.empty(height * width * 3 + offset, np.uint8)[offset:].reshape(height, width, 3)
+    frame[...] = texture(height, width, seed=width)
+    out = guarded((*target, 3), offset)
+    resize(frame, resize_taps(height, target[0]), resize_taps(width, target[1]), out.array)
+    four = frame.reshape(target[0], 2, target[1], 2, 3).sum((1, 3), dtype=np.int64)
+    np.testing.assert_array_equal(out.array, (four + 2) >> 2)
+    out.check()
+
+
 def test_one_colour_stays_that_colour(mode: str) -> None:
     for value in (0, 1, 127, 254, 255):
         frame = np.full((13, 29, 3), value, np.uint8)
