@@ -21,7 +21,7 @@ from models.locality import (
     rounding_loss,
     window_contrast,
 )
-from models.repmlp import RepMLPBlock
+from models.repmlp import ConvBN, RepMLPBlock
 from tests.models.helpers import randomise, tiny_segmenter
 
 odd = st.sampled_from([1, 3, 5, 7])
@@ -110,9 +110,10 @@ def test_forms_can_be_chosen_block_by_block() -> None:
 def test_only_blocks_that_one_scale_would_crush_are_split() -> None:
     model = tiny_segmenter()
     blocks = dict(model.backbone.repmlp_blocks())
-    crushed = blocks["stages.1.0.repmlp_block"]
+    crushed = blocks["stages.1.0.repmlp_block"].branch(3)
+    assert isinstance(crushed, ConvBN)
     with torch.no_grad():  # every weight below half a step of 127 in max(|w|): rounded to zero
-        crushed.branch(3).conv.weight.mul_(1e5)
+        crushed.conv.weight.mul_(1e5)
     result = inject_locality(model, "needed")
     assert {p.block for p in result.proofs if p.form == "split"} == {"stages.1.0.repmlp_block"}
     losses = {p.block: p.rounding_loss for p in result.proofs}
