@@ -20,7 +20,7 @@ from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatc
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import CudaMemory, open_memory
 from pipeline.engines.trt_executor import Request, open_context
-from pipeline.engines.trt_log import LogLine, first_error, is_out_of_memory, make_logger
+from pipeline.engines.trt_log import LogLine, first_error, make_logger, shortage
 from pipeline.engines.trt_preflight import (
     NAMES,
     BuiltWith,
@@ -34,6 +34,8 @@ from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
 
 MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 DEFAULT_SLOTS = 2
+# An engine may run for months; what it said last is what tells.
+_LOG_LINES = 500
 
 
 def import_flavour(flavour: Flavour, *, why: str) -> Any:
@@ -134,7 +136,7 @@ class TensorRTEngine(EngineBase):
         slots: int, cuda_graphs: bool, allow_host_code: bool,
     ) -> None:  # fmt: skip
         self._memory = memory
-        self._logger = make_logger(trt)
+        self._logger = make_logger(trt, most=_LOG_LINES)
         self._name = path.name
         with memory.active():
             self._engine = self._deserialize(trt, path.read_bytes(), allow_host_code)
@@ -207,7 +209,7 @@ class TensorRTEngine(EngineBase):
 
     def _failure(self, what: str) -> EngineError:
         lines = self._lines()
-        if is_out_of_memory(lines):
+        if shortage(lines) is not None:
             return EngineError(
                 f"out of GPU memory: engine '{self._name}' {what}",
                 hint="open it with fewer slots, close other programs on the GPU, or build it with "
@@ -216,8 +218,8 @@ class TensorRTEngine(EngineBase):
         return EngineError(f"engine '{self._name}' {what}: {first_error(lines)}")
 
     def _lines(self) -> list[LogLine]:
-        lines: list[LogLine] = self._logger.lines
-        return lines
+        # A copy: TensorRT may log from a thread of its own meanwhile.
+        return list(self._logger.lines)
 
     def _why(self) -> str:
         return first_error(reversed(self._lines()))

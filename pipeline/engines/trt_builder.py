@@ -8,7 +8,7 @@ does not have is refused by name. TensorRT for RTX builds without a GPU.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -23,9 +23,9 @@ from pipeline.engines.trt_log import (
     Layer,
     LogLine,
     first_error,
-    is_out_of_memory,
     make_logger,
     read_layers,
+    shortage,
 )
 from pipeline.engines.trt_preflight import NAMES, BuiltWith, Flavour, Hardware, this_platform
 from pipeline.errors import EngineError, UsageError
@@ -217,25 +217,33 @@ def _known_capabilities(trt: Any) -> list[str]:
 
 
 def _refusal(
-    flavour: Flavour, lines: Sequence[LogLine], options: BuilderOptions, gpu: GpuFacts | None
+    flavour: Flavour, lines: Collection[LogLine], options: BuilderOptions, gpu: GpuFacts | None
 ) -> EngineError:
-    if not is_out_of_memory(lines):
-        return EngineError(f"{NAMES[flavour]} cannot build the engine: {first_error(lines)}")
+    short, said = shortage(lines), first_error(lines)
+    if short is None:
+        return EngineError(f"{NAMES[flavour]} cannot build the engine: {said}")
     if options.workspace_mib is not None:
         return EngineError(
             f"{NAMES[flavour]} ran out of memory: no kernel fits a workspace of "
             f"{options.workspace_mib} MiB",
             hint=f"try --workspace {options.workspace_mib * 2}, or leave it out",
         )
+    if short == "workspace":
+        # Nobody limited it here, and how much TensorRT takes by itself differs by version.
+        much = 4096 if gpu is None else max(64, gpu.memory // _MIB // 2)
+        return EngineError(
+            f"{NAMES[flavour]} cannot build the engine: {said}",
+            hint=f"give it room with --workspace {much}, or take a smaller shape",
+        )
     most = "" if gpu is None else f" of {gpu.memory // _MIB} MiB"
     half = 1024 if gpu is None else max(64, gpu.memory // _MIB // 4)
     return EngineError(
-        f"{NAMES[flavour]} ran out of GPU memory{most} while building: {first_error(lines)}",
+        f"{NAMES[flavour]} ran out of GPU memory{most} while building: {said}",
         hint=f"try --workspace {half}, a smaller shape, or close other programs on the GPU",
     )
 
 
-def _warnings(lines: Sequence[LogLine]) -> tuple[str, ...]:
+def _warnings(lines: Iterable[LogLine]) -> tuple[str, ...]:
     said = dict.fromkeys(
         " ".join(line.text.split())[:300] for line in lines if line.severity == "WARNING"
     )

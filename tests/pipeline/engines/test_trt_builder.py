@@ -13,10 +13,12 @@ from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_builder import (
     BuilderOptions,
     Built,
+    _refusal,
     build_plan,
     check_options,
     timing_cache_path,
 )
+from pipeline.engines.trt_log import LogLine
 from pipeline.errors import EngineError, UsageError
 from tests.qdq_graphs import conv_graph
 
@@ -88,6 +90,30 @@ def test_running_out_of_workspace_is_called_that() -> None:
         _build(workspace_mib=1)
     assert e.value.hint is not None
     assert "--workspace 2" in e.value.hint
+
+
+@pytest.mark.parametrize(
+    ("said", "workspace", "message", "hint"),
+    [
+        ("no kernel due to insufficient workspace", None, "cannot build the engine: no kernel",
+         "give it room with --workspace 16384"),
+        ("no kernel due to insufficient workspace", 64, "no kernel fits a workspace of 64 MiB",
+         "try --workspace 128"),
+        ("OutOfMemory", None, "ran out of GPU memory of 32768 MiB", "try --workspace 8192"),
+        ("a plugin is missing", None, "cannot build the engine: a plugin is missing", None),
+    ],
+)  # fmt: skip
+def test_what_the_builder_was_short_of(
+    said: str, workspace: int | None, message: str, hint: str | None
+) -> None:
+    """Refused, with errors and warnings as TensorRT 10 spells them; no builder needed."""
+    lines = [
+        LogLine("WARNING", "Skipping tactic 0 due to insufficient memory"), LogLine("ERROR", said),
+    ]  # fmt: skip
+    error = _refusal("tensorrt", lines, BuilderOptions(workspace_mib=workspace), ORIN)
+    assert message in str(error)
+    assert hint is None or (error.hint is not None and hint in error.hint)
+    assert (hint is None) == (error.hint is None)
 
 
 def test_a_workspace_that_suffices_changes_no_layer() -> None:
