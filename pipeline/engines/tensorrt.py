@@ -92,7 +92,8 @@ def open_tensorrt(
         raise EngineError(
             f"engine '{path.name}' is version compatible and so carries host code, which is not run"
             " by default",
-            hint="allow host code if you built it yourself, or build it without that option",
+            hint="--allow-host-code runs it, for engines you built yourself; or build it without "
+            "--version-compatible",
         )
     memory = open_memory(adapter)
     try:

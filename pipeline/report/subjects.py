@@ -83,13 +83,18 @@ class Graphs:
     floating: Path
 
 
-def open_subject(name: str, path: Path) -> Subject:
+def open_subject(name: str, path: Path, *, allow_host_code: bool = False) -> Subject:
     """Open an engine of any back end.
 
+    Args:
+        name: how the report calls it.
+        path: the file.
+        allow_host_code: see ``open_engine``.
+
     Raises:
-        EngineError, ArtifactError, MissingDependencyError: see ``open_engine``.
+        EngineError, ArtifactError, MissingDependencyError, UsageError: see ``open_engine``.
     """
-    engine = open_engine(path)
+    engine = open_engine(path, allow_host_code=allow_host_code)
     try:
         manifest = None if path.suffix == ".onnx" else read_manifest(manifest_of(path))
         files = {path.name: sha256_of(path)} if manifest is None else manifest.files
