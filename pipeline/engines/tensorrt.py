@@ -8,7 +8,9 @@ a crash or a screen of log is one line here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +97,10 @@ def open_tensorrt(
             hint="--allow-host-code runs it, for engines you built yourself; or build it without "
             "--version-compatible",
         )
-    memory = open_memory(adapter)
-    try:
-        return TensorRTEngine(
-            path, manifest, trt, gpu, memory, slots=slots or DEFAULT_SLOTS,
-            cuda_graphs=cuda_graphs, allow_host_code=allow_host_code,
-        )  # fmt: skip
-    except BaseException:
-        memory.close()
-        raise
+    return TensorRTEngine(
+        path, manifest, trt, gpu, open_memory(adapter), slots=slots or DEFAULT_SLOTS,
+        cuda_graphs=cuda_graphs, allow_host_code=allow_host_code,
+    )  # fmt: skip
 
 
 def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
@@ -130,7 +127,10 @@ def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
 
 
 class TensorRTEngine(EngineBase):
-    """A deserialised plan with ``slots`` requests. Made by ``open_tensorrt``; closes ``memory``."""
+    """A deserialised plan with ``slots`` requests. Made by ``open_tensorrt``.
+
+    It closes ``memory``, also when it cannot be opened, and after all of TensorRT's objects.
+    """
 
     def __init__(
         self, path: Path, manifest: Manifest, trt: Any, gpu: GpuFacts, memory: CudaMemory, *,
@@ -139,15 +139,20 @@ class TensorRTEngine(EngineBase):
         self._memory = memory
         self._logger = make_logger(trt, most=_LOG_LINES)
         self._name = path.name
-        with memory.active():
-            self._engine = self._deserialize(trt, path.read_bytes(), allow_host_code)
-            given, gives = self._io(trt, manifest)
-            self.inputs, self.outputs = (given,), (gives,)
-            contexts = [self._context(trt, cuda_graphs) for _ in range(slots)]
-        self._requests = [Request(memory, c, given, gives, self._why) for c, _own in contexts]
-        own = contexts[0][1]
-        reasons = [r.warm_up(capture=cuda_graphs and not own) for r in self._requests]
         self.slots = slots
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._requests: list[Request] = []
+        self._open = True
+        try:
+            graph = self._start(trt, path.read_bytes(), manifest, cuda_graphs, allow_host_code)
+        except BaseException as error:
+            # The traceback's frames hold contexts, which must not outlive the memory they use.
+            with suppress(EngineError), memory.active():
+                traceback.clear_frames(error.__traceback__)
+            with suppress(EngineError):
+                self.close()
+            raise
         self.info = EngineInfo(
             backend=built_with(manifest, path.name).flavour,
             device=gpu.name,
@@ -159,25 +164,36 @@ class TensorRTEngine(EngineBase):
                 "compute_capability": gpu.sm,
                 "driver": ".".join(map(str, gpu.driver)),
                 "memory": memory.name,
-                "cuda_graph": _graph_state(cuda_graphs, own, reasons[0]),
-                "activations_bytes": int(self._engine.device_memory_size_v2)
-                if hasattr(self._engine, "device_memory_size_v2")
-                else int(self._engine.device_memory_size),
+                "cuda_graph": graph,
+                "activations_bytes": _activations(self._engine),
             },
         )
 
-    def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool) -> Any:
-        runtime = trt.Runtime(self._logger)
+    def _start(
+        self, trt: Any, plan: bytes, manifest: Manifest, cuda_graphs: bool, allow_host_code: bool
+    ) -> str:
+        """Load the plan and run every slot once; what became of CUDA graphs."""
+        with self._memory.active():
+            self._deserialize(trt, plan, allow_host_code)
+            given, gives = self._io(trt, manifest)
+            self.inputs, self.outputs = (given,), (gives,)
+            contexts = [self._context(trt, cuda_graphs) for _ in range(self.slots)]
+        for context, _own in contexts:
+            self._requests.append(Request(self._memory, context, given, gives, self._why))
+        own = contexts[0][1]
+        reasons = [each.warm_up(capture=cuda_graphs and not own) for each in self._requests]
+        return _graph_state(cuda_graphs, own, reasons)
+
+    def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool) -> None:
+        runtime = self._runtime = trt.Runtime(self._logger)  # outlives the engine
         runtime.engine_host_code_allowed = allow_host_code
         if hasattr(runtime, "get_engine_validity"):
             validity, why = runtime.get_engine_validity(plan)
             if validity == trt.EngineValidity.INVALID:
                 raise ArtifactError(f"engine '{self._name}' is not valid on this machine: {why}")
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
+        self._engine = runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
             raise self._failure("cannot be loaded")
-        self._runtime = runtime  # outlives the engine
-        return engine
 
     def _io(self, trt: Any, manifest: Manifest) -> tuple[TensorSpec, TensorSpec]:
         """Input and output as the engine has them; ``ArtifactError`` unless the manifest agrees."""
@@ -239,13 +255,19 @@ class TensorRTEngine(EngineBase):
 
     def close(self) -> None:
         """See the protocol. Buffers handed out before are memory no more."""
-        if self._engine is None:
+        if not self._open:
             return
-        for request in self._requests:
-            request.drain()
-        self._requests.clear()
-        self._engine = self._runtime = None
-        self._memory.close()
+        self._open = False
+        for number in range(len(self._requests)):
+            self._requests[number].drain()  # no name for it: that would keep its context alive
+        try:
+            # TensorRT frees device memory as its objects go: contexts, then engine, then runtime.
+            with self._memory.active():
+                self._requests.clear()
+                self._engine = None
+                self._runtime = None
+        finally:
+            self._memory.close()
 
 
 def built_with(manifest: Manifest, name: str) -> BuiltWith:
@@ -271,12 +293,23 @@ def rebuild_command(manifest: Manifest) -> str:
     return " ".join(words)
 
 
-def _graph_state(asked: bool, own: bool, reason: str | None) -> str:
+def _graph_state(asked: bool, own: bool, reasons: Sequence[str | None]) -> str:
+    """Of all slots; ``reasons``: why each has no graph."""
     if not asked:
         return "off"
     if own:
         return "by the runtime"
-    return "captured" if reason is None else f"none: {reason}"
+    without = [reason for reason in reasons if reason is not None]
+    if not without:
+        return "captured"
+    which = "none" if len(without) == len(reasons) else f"not in {len(without)} of {len(reasons)}"
+    return f"{which}: {'; '.join(dict.fromkeys(without))}"
+
+
+def _activations(engine: Any) -> int:
+    """Bytes that one context takes; the second name is of TensorRT before 10.1."""
+    found = getattr(engine, "device_memory_size_v2", None)
+    return int(engine.device_memory_size if found is None else found)
 
 
 def _facts(spec: TensorSpec) -> TensorFacts:
