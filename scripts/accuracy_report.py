@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from rich.markup import escape
 
 from calibration.cityscapes import SPLITS, FramePair, dataset_root
 from models import DEFAULT_INJECTION, INJECTION_FORMS
@@ -320,6 +321,9 @@ def tell(report: Report) -> None:
     say(f"  {wording.worst(report)} {wording.sureness(report)}")
     if report.attribution:
         say(f"  {wording.attribution(report.attribution)}")
+    if report.float_layers:
+        fell = ", ".join(f"{row.name} ({row.precision})" for row in report.float_layers.fallback)
+        say(f"  {wording.float_layers(report.float_layers)}{escape(f' {fell}' if fell else '')}")
     if report.sensitivity:
         say(f"  {wording.sensitivity(report)}")
     if report.patch_edges:

@@ -15,6 +15,7 @@ from pipeline.engines.opening import manifest_of, open_engine
 from pipeline.errors import ArtifactError
 from pipeline.inference import Segmenter
 from pipeline.report.evaluate import Contestant
+from pipeline.report.schema import FloatLayer, FloatLayers
 from pipeline.stage import tool_versions
 
 STORE = ".store"
@@ -54,6 +55,23 @@ class Subject:
         info = asdict(self.engine.info)
         del info["path"]
         return {"files": sorted(self.files.values()), "info": info}
+
+    def float_layers(self) -> FloatLayers | None:
+        """Heavy layers not in int8; ``None`` unless it is a quantized TensorRT engine of ours.
+
+        OpenVINO does not tell which node of the graph a layer came from.
+        """
+        facts = {} if self.manifest is None else self.manifest.facts
+        if facts.get("backend") != "tensorrt" or "int8" not in str(facts.get("precision")):
+            return None
+        nodes = facts.get("nodes", {})
+        return FloatLayers(
+            fallback=[
+                FloatLayer(name=name, precision=nodes.get(name, "unknown"))
+                for name in facts.get("float_fallback", ())
+            ],
+            by_design=list(facts.get("float_by_design", ())),
+        )
 
     def provenance(self) -> dict[str, Any]:
         """For the report: the file, what executes it and how, and every stage it came through."""
