@@ -8,6 +8,7 @@ a crash or a screen of log is one line here.
 from __future__ import annotations
 
 import importlib
+import re
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -38,6 +39,7 @@ MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tenso
 DEFAULT_SLOTS = 2
 # An engine may run for months; what it said last is what tells.
 _LOG_LINES = 500
+_FLAVOUR = r" --flavour \S+"
 
 
 def import_flavour(flavour: Flavour, *, why: str) -> Any:
@@ -119,7 +121,7 @@ def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
             raise
         raise ArtifactError(
             f"engine '{name}' was built by {built.title}, here is {others[0]}",
-            hint=f"{error.hint}, or build it here: {rebuild}",
+            hint=f"{error.hint}, or build it here: {re.sub(_FLAVOUR, '', rebuild)}",
         ) from error
     here = Here(trt.__version__, cuda_major(built.flavour), this_platform(), gpu)
     check_fits(built, here, name=name, rebuild=rebuild)
@@ -281,8 +283,13 @@ def built_with(manifest: Manifest, name: str) -> BuiltWith:
 
 
 def rebuild_command(manifest: Manifest) -> str:
-    """The command that makes an engine like it on this machine."""
+    """The command that makes an engine like it on this machine, as its build recorded it.
+
+    Older manifests do not hold it; then it is what their other facts tell, which may be too little.
+    """
     facts = manifest.facts
+    if isinstance(facts.get("rebuild"), str):
+        return " ".join(facts["rebuild"].split())
     words = ["python scripts/build_engine.py --backend tensorrt"]
     words.append(f"--precision {facts.get('precision')}")
     if facts.get("preset"):
