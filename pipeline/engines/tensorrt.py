@@ -31,6 +31,7 @@ from pipeline.engines.trt_preflight import (
     Here,
     check_fits,
     cuda_major,
+    known_capabilities,
     this_platform,
 )
 from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
@@ -123,7 +124,9 @@ def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
             f"engine '{name}' was built by {built.title}, here is {others[0]}",
             hint=f"{error.hint}, or build it here: {re.sub(_FLAVOUR, '', rebuild)}",
         ) from error
-    here = Here(trt.__version__, cuda_major(built.flavour), this_platform(), gpu)
+    here = Here(
+        trt.__version__, cuda_major(built.flavour), this_platform(), gpu, known_capabilities(trt)
+    )
     check_fits(built, here, name=name, rebuild=rebuild)
     return trt, gpu
 

@@ -27,7 +27,14 @@ from pipeline.engines.trt_log import (
     read_layers,
     shortage,
 )
-from pipeline.engines.trt_preflight import NAMES, BuiltWith, Flavour, Hardware, this_platform
+from pipeline.engines.trt_preflight import (
+    NAMES,
+    BuiltWith,
+    Flavour,
+    Hardware,
+    known_capabilities,
+    this_platform,
+)
 from pipeline.errors import EngineError, UsageError
 
 MAX_TIMING_CACHE = 256 << 20
@@ -101,7 +108,7 @@ def check_options(trt: Any, flavour: Flavour, options: BuilderOptions) -> None:
             raise UsageError(f"{NAMES[flavour]} {trt.__version__} has no {option}: {why}")
     for capability in options.compute_capabilities:
         if _capability(trt, capability) is None:
-            known = ", ".join(_known_capabilities(trt))
+            known = ", ".join(known_capabilities(trt))
             raise UsageError(
                 f"{NAMES[flavour]} {trt.__version__} cannot build for compute capability "
                 f"'{capability}': choose from {known}"
@@ -156,6 +163,8 @@ def build_plan(
             version_compatible=options.version_compatible,
             gpu=gpu.name if gpu else None,
             driver=gpu.driver if gpu else None,
+            multiprocessors=gpu.multiprocessors if gpu else None,
+            memory=gpu.memory if gpu else None,
         ),
         layers=tuple(read_layers(logger.lines)),
         warnings=_warnings(logger.lines),
@@ -195,7 +204,8 @@ def _configure(trt: Any, config: Any, options: BuilderOptions, gpu: GpuFacts | N
 
 def timing_cache_path(version: str, gpu: GpuFacts) -> Path:
     """Where timings of that GPU and TensorRT version are kept, for all builds of this user."""
-    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{gpu.name}-{gpu.sm}").strip("-").lower()
+    which = f"{gpu.name}-{gpu.sm}-{gpu.multiprocessors}"
+    name = re.sub(r"[^A-Za-z0-9]+", "-", which).strip("-").lower()
     return user_cache_path("repmlp-edge") / "tensorrt" / f"timing-{version}-{name}.cache"
 
 
@@ -209,11 +219,6 @@ def _capability(trt: Any, spelled: str) -> Any:
     if not re.fullmatch(r"\d{1,2}\.\d", spelled):
         return None
     return getattr(getattr(trt, "ComputeCapability", None), f"SM{spelled.replace('.', '')}", None)
-
-
-def _known_capabilities(trt: Any) -> list[str]:
-    members = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
-    return [f"{name[2:-1]}.{name[-1]}" for name in members if name.startswith("SM")]
 
 
 def _refusal(

@@ -72,7 +72,7 @@ class BuildTensorRTStage(Stage):
     """
 
     name = "build-tensorrt"
-    version = 2
+    version = 3
     produces = "engine"
     tools = ("tensorrt", "tensorrt_rtx", "onnx", "onnxruntime")
     config: BuildTensorRTConfig
@@ -99,7 +99,10 @@ class BuildTensorRTStage(Stage):
             if flavour == "tensorrt":
                 raise
             return facts
-        return facts | {"gpu": gpu.name, "sm": gpu.sm, "driver": ".".join(map(str, gpu.driver))}
+        return facts | {
+            "gpu": gpu.name, "sm": gpu.sm, "multiprocessors": str(gpu.multiprocessors),
+            "driver": ".".join(map(str, gpu.driver)),
+        }  # fmt: skip
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``.

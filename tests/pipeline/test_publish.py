@@ -61,7 +61,7 @@ def test_nothing_new_writes_nothing(tmp_path: Path) -> None:
     assert facts(path)["rebuild"] == "make it"
     before = manifest_of(path).stat()
     for again in ({}, {"gate": GATE}, {"tuning": TUNING}, {"rebuild": "make it"}):
-        publish(built, tmp_path, "street", **again)  # type: ignore[arg-type]  # by name
+        publish(built, tmp_path, "street", **again)
     after = manifest_of(path).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
