@@ -148,7 +148,7 @@ def build_plan(
     if serialized is None:
         raise _refusal(flavour, logger.lines, options, gpu)
     if cache is not None:
-        write_whole(cache, bytes(config.get_timing_cache().serialize()))
+        _keep_timings(config, cache)
     return Built(
         plan=bytes(serialized),
         built_with=BuiltWith(
@@ -195,11 +195,28 @@ def _configure(trt: Any, config: Any, options: BuilderOptions, gpu: GpuFacts | N
     if not options.timing_cache or gpu is None:
         return None
     path = timing_cache_path(trt.__version__, gpu)
-    held = path.read_bytes() if path.is_file() and path.stat().st_size < MAX_TIMING_CACHE else b""
     # A cache of another GPU or version is refused by TensorRT; then an empty one takes its place.
-    if not config.set_timing_cache(config.create_timing_cache(held), False):
+    kept = config.create_timing_cache(_held(path))
+    if kept is None or not config.set_timing_cache(kept, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
     return path
+
+
+def _held(path: Path) -> bytes:
+    """The kept timings; nothing where there are none or where they cannot be ours."""
+    fits = path.is_file() and path.stat().st_size < MAX_TIMING_CACHE
+    return path.read_bytes() if fits else b""
+
+
+def _keep_timings(config: Any, path: Path) -> None:
+    """Write this build's timings, with those that other builds have written since it began."""
+    mine = config.get_timing_cache()
+    held = _held(path)
+    theirs = config.create_timing_cache(held) if held else None
+    if theirs is not None:
+        # What does not fit, of another GPU, is refused and so overwritten.
+        mine.combine(theirs, False)
+    write_whole(path, bytes(mine.serialize()))
 
 
 def timing_cache_path(version: str, gpu: GpuFacts) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_builder import (
     BuilderOptions,
     Built,
+    _keep_timings,
     _refusal,
     build_plan,
     check_options,
@@ -157,3 +159,46 @@ def test_timing_caches_lie_apart_per_version_and_gpu() -> None:
     assert len(paths) == 3
     assert {path.parent for path in paths} == {next(iter(paths)).parent}
     assert all(path.name == path.name.lower() and " " not in path.name for path in paths)
+
+
+class Timings:
+    """A timing cache that is a set of words, of one GPU: ``GPU: word word``."""
+
+    def __init__(self, data: bytes) -> None:
+        self.gpu, _, rest = data.decode().partition(": ")
+        self.words = set(rest.split())
+
+    def combine(self, other: Timings, ignore_mismatch: bool) -> bool:
+        if other.gpu != self.gpu and not ignore_mismatch:
+            return False
+        self.words |= other.words
+        return True
+
+    def serialize(self) -> bytes:
+        return f"{self.gpu}: {' '.join(sorted(self.words))}".encode()
+
+
+@pytest.mark.parametrize(
+    ("there", "kept"),
+    [
+        (b"orin: conv gemm", b"orin: conv gemm pool"),
+        (b"ada: conv gemm", b"orin: conv pool"),
+        (b"rubbish", b"orin: conv pool"),
+        (None, b"orin: conv pool"),
+    ],
+)
+def test_timings_of_builds_at_the_same_time_are_all_kept(
+    tmp_path: Path, there: bytes | None, kept: bytes
+) -> None:
+    """``there``: what another build has written while this one was under way."""
+    path = tmp_path / "timing.cache"
+    if there is not None:
+        path.write_bytes(there)
+    mine = Timings(b"orin: conv pool")
+
+    def read(data: bytes) -> Timings | None:
+        return Timings(data) if b": " in data else None
+
+    config = SimpleNamespace(get_timing_cache=lambda: mine, create_timing_cache=read)
+    _keep_timings(config, path)
+    assert path.read_bytes() == kept
