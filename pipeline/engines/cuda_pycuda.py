@@ -23,22 +23,24 @@ class PycudaMemory:
         try:
             self._cuda: Any = importlib.import_module("pycuda.driver")
             # The primary context, shared with TensorRT; ``autoinit`` would make one of its own.
-            self._context: Any = importlib.import_module("pycuda.autoprimaryctx").context
+            primary: Any = importlib.import_module("pycuda.autoprimaryctx")
         except ImportError as error:
             raise AdapterLoadError(f"pycuda is installed but does not load: {error}") from error
         except (self._cuda.Error, RuntimeError, ValueError, TypeError) as error:
             # The last two are what it raises for a CUDA_DEVICE that is no number.
             raise EngineError(f"pycuda cannot reach the GPU: {error}") from error
-        self._check_device(device)
+        self._context: Any = primary.context
+        # Not the context's ``get_device``, which is that of whatever context is current.
+        self._check_device(primary.device, device)
         self._graphs = _graphs()
         self._streams: dict[int, Any] = {}
         self._events: dict[int, Any] = {}
         self._memory: list[Any] = []
         self._host: list[Any] = []
 
-    def _check_device(self, device: int) -> None:
+    def _check_device(self, chosen: Any, device: int) -> None:
         """Raise unless the context is of the GPU that everything else was asked about."""
-        mine = self._guard(self._context.get_device).pci_bus_id()
+        mine = chosen.pci_bus_id()
         wanted = self._guard(self._cuda.Device, device).pci_bus_id()
         if mine != wanted:
             raise EngineError(

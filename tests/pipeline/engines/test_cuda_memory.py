@@ -59,8 +59,8 @@ def _pycuda(monkeypatch: pytest.MonkeyPatch, bus: str = "0000:01:00.0") -> None:
     driver.Error = type("Error", (Exception,), {})
     driver.Device = lambda index: SimpleNamespace(pci_bus_id=lambda: f"0000:0{index + 1}:00.0")
     primary: Any = ModuleType("pycuda.autoprimaryctx")
-    device = SimpleNamespace(pci_bus_id=lambda: bus)
-    primary.context = SimpleNamespace(get_device=lambda: device)
+    primary.device = SimpleNamespace(pci_bus_id=lambda: bus)
+    primary.context = SimpleNamespace()
     for name, module in (
         ("pycuda", ModuleType("pycuda")), ("pycuda.driver", driver),
         ("pycuda.autoprimaryctx", primary),
