@@ -283,6 +283,12 @@ def test_the_wheel_list_is_the_projects() -> None:
     assert set(RUNNER_REQUIREMENTS) == {line.strip(' ",') for line in listed.split("\n")} - {""}
 
 
+def test_the_guide_names_every_package() -> None:
+    table = (ROOT / "docs" / "jetson.md").read_text().partition("| package |")[2]
+    table = table.partition("\n\n")[0]
+    assert [r for r in RUNNER_REQUIREMENTS if f"`{r.partition('>=')[0]}`" not in table] == []
+
+
 def test_imports_are_followed_into_functions(tmp_path: Path) -> None:
     package = tmp_path / "pipeline"
     package.mkdir()
