@@ -22,6 +22,7 @@ from models import DEFAULT_PRESET
 from models.repmlp import check_input_size
 from models.segmenter import find_preset
 from pipeline.artifact import Artifact
+from pipeline.build_command import rebuild_command
 from pipeline.build_engines import agreements, choose_flavour, open_built
 from pipeline.build_inputs import find_checkpoint, open_dataset
 from pipeline.build_options import (
@@ -159,7 +160,8 @@ class _Build:
             path, tuning = None, None
             if outcome is None or outcome.verdict.passed:
                 verdict = None if outcome is None else outcome.as_json()
-                path = publish(artifact, options.output, name, verdict)
+                again = rebuild_command(options) if backend == "tensorrt" else None
+                path = publish(artifact, options.output, name, verdict, rebuild=again)
                 # The engine is there by now, whatever becomes of a minute of measuring.
                 tuning = self.tune(artifact)
                 publish(artifact, options.output, name, tuning=tuning)

@@ -45,7 +45,8 @@ def open_built(artifact: Artifact) -> Engine:
     if facts["backend"] == "openvino":
         return OpenVINOEngine(artifact.path, precision=facts["precision"])
     if facts["agreement"] is not None:
-        return open_tensorrt(artifact.path, artifact.manifest)
+        # Of the store, so built here: host code that it may carry is our own.
+        return open_tensorrt(artifact.path, artifact.manifest, allow_host_code=True)
     (graph,) = (name for name in artifact.manifest.files if name.endswith(".onnx"))
     return OnnxRuntimeEngine(artifact.path.parent / graph, precision=facts["precision"])
 

@@ -145,8 +145,11 @@ def _describe(graph: Path, manifest: Manifest, *, labels: bool) -> tuple[bytes, 
         "inputs": [tensors[0].as_json()],
         "outputs": [tensors[-1].as_json()],
         "heavy": heavy_nodes(model),
-        "preset": manifest.facts.get("preset"),
-        "multiply_adds": manifest.facts.get("multiply_adds"),
+        # An engine's manifest repeats what the export knew of the network, a graph's does not.
+        **{
+            key: manifest.facts.get(key, manifest.provenance.get("export", {}).get(key))
+            for key in ("preset", "patch", "multiply_adds")
+        },
     }
 
 
@@ -171,7 +174,7 @@ def _manifest(source: Manifest, model: bytes, facts: Mapping[str, Any]) -> bytes
         key=source.key,
         inputs=tuple(TensorFacts.from_json(t) for t in facts["inputs"]),
         outputs=tuple(TensorFacts.from_json(t) for t in facts["outputs"]),
-        facts={k: facts[k] for k in ("precision", "output", "preset", "multiply_adds")},
+        facts={k: facts[k] for k in ("precision", "output", "preset", "patch", "multiply_adds")},
         provenance=source.provenance,
     )
     return manifest.to_json()

@@ -43,12 +43,12 @@ def prepare(output: Path) -> None:
 
 def publish(
     built: Artifact, output: Path, name: str, gate: dict[str, Any] | None = None,
-    tuning: dict[str, Any] | None = None,
+    tuning: dict[str, Any] | None = None, rebuild: str | None = None,
 ) -> Path:  # fmt: skip
     """Copy an engine out of the store as ``OUTPUT/NAME.*``; the path of its main file.
 
     The manifest comes last, so that an interrupted copy never passes for an engine. Where the
-    engine is there already, whole, only a new verdict or tuning is written.
+    engine is there already, whole, only a new verdict, tuning or command is written.
 
     Args:
         built: the engine in the store.
@@ -57,8 +57,9 @@ def publish(
         gate: the gate's verdict as plain JSON, for the manifest's facts under ``gate``; ``None``
             leaves an earlier verdict on this very engine where it is.
         tuning: how it runs best on this machine, for the facts under ``tuning``; ``None`` likewise.
+        rebuild: the command that builds it again, for the facts under ``rebuild``; likewise.
     """
-    found = {"gate": gate, "tuning": tuning}
+    found = {"gate": gate, "tuning": tuning, "rebuild": rebuild}
     found = {key: value for key, value in found.items() if value is not None}
     target = _target(built, output, name)
     manifest_path = manifest_of(target)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from rich.markup import escape
 
 from calibration.cityscapes import SPLITS, FramePair, dataset_root
 from models import DEFAULT_INJECTION, INJECTION_FORMS
@@ -106,6 +107,10 @@ def build_parser() -> Parser:
         "--patch", type=parse_shape, metavar="HxW",
         help="the network's patches in pixels of its input, where the engine does not say",
     )  # fmt: skip
+    add(
+        "--allow-host-code", action="store_true",
+        help="run the code that a version-compatible TensorRT engine carries; for your own only",
+    )  # fmt: skip
     add("--output", type=Path, default=Path("report"), metavar="DIR")
     add("--fresh", action="store_true", help="score all frames again, resume nothing")
     add("--resamples", type=positive_int, default=RESAMPLES, help="of the bootstrap")
@@ -182,6 +187,12 @@ def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> 
             f"--form train is of a candidate that is built: give a precision "
             f"({', '.join(PRECISIONS)}), not a file"
         )
+    host_code = options.allow_host_code
+    if host_code and not any(name.endswith(".engine") for name in asked.values()):
+        raise UsageError(
+            "--allow-host-code: neither --reference nor --candidate names a TensorRT engine "
+            "(.engine): leave it out"
+        )
     for option, name in asked.items():
         if name in PRECISIONS:
             continue
@@ -190,7 +201,8 @@ def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> 
             raise UsageError(
                 f"{option} {name}: no such engine file, nor a precision ({', '.join(PRECISIONS)})"
             )
-        found[option] = opened(path.stem, path, stack)
+        allow = host_code and path.suffix == ".engine"
+        found[option] = opened(path.stem, path, stack, allow_host_code=allow)
     for option, name in asked.items():
         if name in PRECISIONS:
             other = next(iter(found.values()), None)
@@ -230,9 +242,9 @@ def graphs_to_rank(subjects: Subjects) -> Graphs:
     return graphs
 
 
-def opened(name: str, path: Path, stack: ExitStack) -> Subject:
+def opened(name: str, path: Path, stack: ExitStack, *, allow_host_code: bool = False) -> Subject:
     """An open engine that is closed with the stack."""
-    subject = open_subject(name, path)
+    subject = open_subject(name, path, allow_host_code=allow_host_code)
     stack.callback(subject.engine.close)
     return subject
 
@@ -309,6 +321,9 @@ def tell(report: Report) -> None:
     say(f"  {wording.worst(report)} {wording.sureness(report)}")
     if report.attribution:
         say(f"  {wording.attribution(report.attribution)}")
+    if report.float_layers:
+        fell = ", ".join(f"{row.name} ({row.precision})" for row in report.float_layers.fallback)
+        say(f"  {wording.float_layers(report.float_layers)}{escape(f' {fell}' if fell else '')}")
     if report.sensitivity:
         say(f"  {wording.sensitivity(report)}")
     if report.patch_edges:

@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import platform
+import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -69,16 +70,34 @@ def damaged(index: dict[str, Any]) -> list[str]:
 
 
 def missing_packages(requirements: list[str]) -> list[str]:
-    """Those of the runner's requirements that cannot be imported here."""
+    """Those of the runner's requirements that cannot be imported here, or are too old."""
     missing = []
     for requirement in requirements:
-        name = requirement.partition(">=")[0]
-        module = MODULES.get(name, name)
+        name, _, least = requirement.partition(">=")
         try:
-            importlib.import_module(module)
+            module = importlib.import_module(MODULES.get(name, name))
         except ImportError:
             missing.append(requirement)
+            continue
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            # Not by pip, such as JetPack's python3-opencv; one that does not say is given a try.
+            found = str(getattr(module, "__version__", least))
+        if numbers(found) < numbers(least):
+            missing.append(f"{requirement} (here is {found})")
     return missing
+
+
+def numbers(version: str) -> list[int]:
+    """``4.10.0.84`` as numbers, which compare as versions do; up to what is no number."""
+    found = []
+    for part in version.split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        found.append(int(digits))
+    return found
 
 
 def jetpack() -> str | None:
@@ -198,11 +217,11 @@ def build(index: dict[str, Any], arguments: list[str]) -> int:
     sys.path.insert(0, str(HERE / "app"))
     from pipeline.console import run_command
 
-    run_command(lambda: _build(index, options))
+    run_command(lambda: _build(index, options, ["build", *arguments]))
     return EXIT_OK
 
 
-def _build(index: dict[str, Any], options: argparse.Namespace) -> int:
+def _build(index: dict[str, Any], options: argparse.Namespace, given: list[str]) -> int:
     from pydantic import ValidationError
 
     from pipeline.artifact import Manifest, TensorFacts, hash_of, sha256_of, write_whole
@@ -237,9 +256,12 @@ def _build(index: dict[str, Any], options: argparse.Namespace) -> int:
     facts = engine_facts(
         built, model["heavy"], precision=model["precision"], output=model["output"],
         strict_int8=options.strict_int8,
-        about={"preset": model["preset"], "multiply_adds": model["multiply_adds"]},
+        about={key: model[key] for key in ("preset", "patch", "multiply_adds")},
     )  # fmt: skip
-    facts |= {"agreement": None, "not_executed": "built from a bundle, not compared with its graph"}
+    facts |= {
+        "agreement": None, "not_executed": "built from a bundle, not compared with its graph",
+        "rebuild": f"cd {shlex.quote(str(HERE))} && {shlex.join(('python3', 'edge.py', *given))}",
+    }  # fmt: skip
     engine = engine_path(index)
     manifest_path = manifest_of(engine)
     manifest_path.unlink(missing_ok=True)

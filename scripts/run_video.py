@@ -71,6 +71,10 @@ def build_parser() -> Parser:
         help="frames computed at the same time on a CPU (default: as tuned; untuned, one where a "
         "source is live, for the least latency, else one for each core, for the most frames)",
     )  # fmt: skip
+    parser.add_argument(
+        "--allow-host-code", action="store_true",
+        help="run the code that a version-compatible TensorRT engine carries; for your own only",
+    )  # fmt: skip
     _add_output(parser)
     _add_reading(parser)
     _add_segmenting(parser)
@@ -215,10 +219,11 @@ def main() -> int:
     goal = choose_goal(request)
     with (
         open_engine(
-            path, threads=options.threads, streams=options.streams, slots=slots, goal=goal
+            path, threads=options.threads, streams=options.streams, slots=slots, goal=goal,
+            allow_host_code=options.allow_host_code,
         ) as engine,
         Session(engine, request) as session,
-    ):
+    ):  # fmt: skip
         info = engine.info
         tuned = f", tuned for {goal}" if "tuned_for" in info.extra else ""
         say(escape(f"{info.precision} on {info.device} ({info.backend}{tuned}): {info.path}"))

@@ -15,7 +15,7 @@ from pipeline.errors import EngineError
 
 LIBRARY = "libcuda.so.1"
 # CUdevice_attribute, cuda.h.
-_MAJOR, _MINOR = 75, 76
+_MAJOR, _MINOR, _MULTIPROCESSORS = 75, 76, 16
 _NAME_BYTES = 256
 
 
@@ -28,12 +28,15 @@ class GpuFacts:
         capability: compute capability, ``(8, 7)`` for Jetson Orin.
         memory: bytes in all.
         driver: the newest CUDA version the driver can run, ``(12, 6)``.
+        multiprocessors: how many; 0 where nobody asked. They tell apart what the driver calls by
+            one name: every module of the Jetson Orin family is ``Orin``.
     """
 
     name: str
     capability: tuple[int, int]
     memory: int
     driver: tuple[int, int]
+    multiprocessors: int = 0
 
     @property
     def sm(self) -> str:
@@ -80,6 +83,7 @@ def find_gpu(index: int = 0, load: Callable[[str], Any] = ctypes.CDLL) -> GpuFac
         memory=memory.value,
         # 12060 is 12.6.
         driver=(version.value // 1000, version.value % 1000 // 10),
+        multiprocessors=_attribute(driver, _MULTIPROCESSORS, device),
     )
 
 

@@ -1,6 +1,6 @@
 """CUDA memory, streams and graphs behind one small protocol, with an adapter for each package.
 
-``pycuda`` is taken when it is installed, for it is what many Jetson users have; else
+``pycuda`` is taken when it is installed and loads, for it is what many Jetson users have; else
 ``cuda-python`` (package ``cuda.bindings``). Both use the device's primary context, the one that
 TensorRT uses, so their handles are plain integers that mean the same to both. pycuda has no calls
 for CUDA graphs; where ``cuda.bindings`` is installed beside it, they are captured and replayed
@@ -26,12 +26,16 @@ Bytes = npt.NDArray[np.uint8]
 ADAPTERS = ("pycuda", "cuda-python")
 
 
+class AdapterLoadError(EngineError):
+    """A CUDA package is installed and cannot be imported; another one may do."""
+
+
 class CudaMemory(Protocol):
     """What an executor needs of CUDA. Addresses, streams and events are integers."""
 
     @property
     def name(self) -> str:
-        """The package: ``pycuda`` or ``cuda-python``."""
+        """The package, ``pycuda`` or ``cuda-python``, and why not the one before it."""
 
     @property
     def has_graphs(self) -> bool:
@@ -77,16 +81,17 @@ class CudaMemory(Protocol):
         """Run a graph."""
 
     def close(self) -> None:
-        """Free all of the above. Safe to call twice."""
+        """Free all of the above that can be, then raise the first failure. Safe to call twice."""
 
 
 def open_memory(adapter: str | None = None) -> CudaMemory:
-    """An adapter: the named one, or the first of ``ADAPTERS`` whose package is installed.
+    """An adapter: the named one, or the first of ``ADAPTERS`` whose package loads.
 
     Raises:
         MissingDependencyError: neither package, or not the named one, is installed.
-        EngineError: it is installed but cannot reach the GPU.
+        EngineError: it is installed but does not load, or cannot reach the GPU.
     """
+    unloaded: AdapterLoadError | None = None
     chosen = ADAPTERS if adapter is None else (adapter,)
     for name in chosen:
         package = {"pycuda": "pycuda", "cuda-python": "cuda.bindings"}.get(name)
@@ -97,20 +102,28 @@ def open_memory(adapter: str | None = None) -> CudaMemory:
         if name == "pycuda":
             from pipeline.engines.cuda_pycuda import PycudaMemory
 
-            return PycudaMemory()
+            try:
+                return PycudaMemory()
+            except AdapterLoadError as error:
+                unloaded = error
+                continue
         from pipeline.engines.cuda_python import CudaPythonMemory
 
-        return CudaPythonMemory()
+        return CudaPythonMemory(instead=None if unloaded is None else str(unloaded))
+    if unloaded is not None:
+        raise unloaded
     package, extra = ("pycuda", "pycuda") if adapter == "pycuda" else ("cuda-python", "cuda")
     raise MissingDependencyError(package, extra, why="running a TensorRT engine")
 
 
 def installed(package: str) -> bool:
-    """Whether the package can be imported."""
+    """Whether the package is there; what is there may still not load."""
     try:
         importlib.import_module(package)
     except ModuleNotFoundError:
         return False
+    except ImportError:
+        return True
     return True
 
 

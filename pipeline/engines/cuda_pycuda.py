@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.engines.cuda_memory import Bytes, cuda_error, installed
+from pipeline.engines.cuda_memory import AdapterLoadError, Bytes, cuda_error, installed
 from pipeline.engines.cuda_python import Driver, Graphs
 from pipeline.errors import EngineError, MissingDependencyError
 
@@ -19,21 +19,36 @@ class PycudaMemory:
 
     name = "pycuda"
 
-    def __init__(self) -> None:
+    def __init__(self, device: int = 0) -> None:
         try:
             self._cuda: Any = importlib.import_module("pycuda.driver")
-        except ImportError as error:
-            raise EngineError(f"pycuda is installed but does not load: {error}") from error
-        try:
             # The primary context, shared with TensorRT; ``autoinit`` would make one of its own.
-            self._context: Any = importlib.import_module("pycuda.autoprimaryctx").context
-        except (self._cuda.Error, RuntimeError) as error:
+            primary: Any = importlib.import_module("pycuda.autoprimaryctx")
+        except ImportError as error:
+            raise AdapterLoadError(f"pycuda is installed but does not load: {error}") from error
+        except (self._cuda.Error, RuntimeError, ValueError, TypeError) as error:
+            # The last two are what it raises for a CUDA_DEVICE that is no number.
             raise EngineError(f"pycuda cannot reach the GPU: {error}") from error
-        self._graphs = Graphs(Driver()) if installed("cuda.bindings") else None
+        self._context: Any = primary.context
+        # Not the context's ``get_device``, which is that of whatever context is current.
+        self._check_device(primary.device, device)
+        self._graphs = _graphs()
         self._streams: dict[int, Any] = {}
         self._events: dict[int, Any] = {}
         self._memory: list[Any] = []
         self._host: list[Any] = []
+
+    def _check_device(self, chosen: Any, device: int) -> None:
+        """Raise unless the context is of the GPU that everything else was asked about."""
+        mine = chosen.pci_bus_id()
+        wanted = self._guard(self._cuda.Device, device).pci_bus_id()
+        if mine != wanted:
+            raise EngineError(
+                f"pycuda's context is on the GPU at {mine}, the engine's checks were made for GPU "
+                f"{device} at {wanted}: CUDA_DEVICE or ~/.cuda_device chose another",
+                hint="unset CUDA_DEVICE and remove ~/.cuda_device; CUDA_VISIBLE_DEVICES chooses "
+                "the GPU for everybody",
+            )
 
     @property
     def has_graphs(self) -> bool:
@@ -125,3 +140,13 @@ class PycudaMemory:
             return function(*arguments)
         except self._cuda.Error as error:
             raise cuda_error(getattr(function, "__name__", "pycuda"), str(error)) from error
+
+
+def _graphs() -> Graphs | None:
+    """Graphs by cuda-python; none where it is missing or does not load."""
+    if not installed("cuda.bindings"):
+        return None
+    try:
+        return Graphs(Driver())
+    except AdapterLoadError:
+        return None

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from pipeline.engines.cuda_memory import Bytes, cuda_error
+from pipeline.engines.cuda_memory import AdapterLoadError, Bytes, cuda_error
+from pipeline.errors import EngineError
 
 
 class Driver:
     """``cuda.bindings.driver``, its (status, results...) tuples turned into results or errors."""
 
     def __init__(self) -> None:
-        self.api: ModuleType = importlib.import_module("cuda.bindings.driver")
+        try:
+            self.api: ModuleType = importlib.import_module("cuda.bindings.driver")
+        except ImportError as error:
+            raise AdapterLoadError(
+                f"cuda-python is installed but does not load: {error}"
+            ) from error
 
     def __call__(self, name: str, *arguments: Any) -> Any:
         """The results of that call; a status other than success is an ``EngineError``."""
@@ -66,24 +73,67 @@ class Graphs:
         self._driver("cuGraphLaunch", self._graphs[graph][1], self._driver.api.CUstream(stream))
 
     def close(self) -> None:
-        """Destroy them all."""
-        for graph, ready in self._graphs.values():
-            self._driver("cuGraphExecDestroy", ready)
-            self._driver("cuGraphDestroy", graph)
+        """Destroy them all, then raise the first failure."""
+        _free(self._driver, self.take())
+
+    def take(self) -> list[tuple[str, Any]]:
+        """The calls that destroy them, for the caller to make; they are forgotten here."""
+        calls = [
+            call
+            for graph, ready in self._graphs.values()
+            for call in (("cuGraphExecDestroy", ready), ("cuGraphDestroy", graph))
+        ]
         self._graphs.clear()
+        return calls
+
+
+def _free(driver: Driver, calls: Iterable[tuple[str, Any]]) -> None:
+    """Make every call, then raise what the first that failed said.
+
+    After a fault on the device every call fails; what can still be freed must be.
+    """
+    first: EngineError | None = None
+    for name, thing in calls:
+        try:
+            driver(name, thing)
+        except EngineError as error:
+            first = first or error
+    if first is not None:
+        raise first
+
+
+_primary: dict[int, Any] = {}
+_primary_lock = Lock()
+
+
+def _primary_context(driver: Driver, device: int) -> Any:
+    """The device's primary context, retained once and for the rest of the process.
+
+    The last release would reset the device under whatever else is alive on it: TensorRT's objects
+    that a traceback still holds, another library's memory. pycuda keeps it as long.
+    """
+    with _primary_lock:
+        if device not in _primary:
+            driver("cuInit", 0)
+            handle = driver("cuDeviceGet", device)
+            _primary[device] = driver("cuDevicePrimaryCtxRetain", handle)
+        return _primary[device]
 
 
 class CudaPythonMemory:
-    """``CudaMemory`` by cuda-python."""
+    """``CudaMemory`` by cuda-python.
 
-    name = "cuda-python"
+    Args:
+        device: among those that ``CUDA_VISIBLE_DEVICES`` shows.
+        instead: why the adapter that would come first is not used, for the name.
+    """
+
     has_graphs = True
 
-    def __init__(self, device: int = 0) -> None:
+    def __init__(self, device: int = 0, *, instead: str | None = None) -> None:
+        self.name = "cuda-python" if instead is None else f"cuda-python ({instead})"
         self._call = driver = Driver()
-        driver("cuInit", 0)
-        self._device = driver("cuDeviceGet", device)
-        self._context = driver("cuDevicePrimaryCtxRetain", self._device)
+        self._context = _primary_context(driver, device)
         self._graphs = Graphs(driver)
         self._host: list[int] = []
         self._memory: list[Any] = []
@@ -170,14 +220,10 @@ class CudaPythonMemory:
         if not self._open:
             return
         self._open = False
+        calls = self._graphs.take()
+        calls += [("cuStreamDestroy", stream) for stream in self._streams]
+        calls += [("cuEventDestroy", event) for event in self._events]
+        calls += [("cuMemFree", pointer) for pointer in self._memory]
+        calls += [("cuMemFreeHost", address) for address in self._host]
         with self.active():
-            self._graphs.close()
-            for stream in self._streams:
-                self._call("cuStreamDestroy", stream)
-            for event in self._events:
-                self._call("cuEventDestroy", event)
-            for pointer in self._memory:
-                self._call("cuMemFree", pointer)
-            for address in self._host:
-                self._call("cuMemFreeHost", address)
-        self._call("cuDevicePrimaryCtxRelease", self._device)
+            _free(self._call, calls)

@@ -15,7 +15,7 @@ from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.setups import Goal, choose_setup
-from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
+from pipeline.errors import ArtifactError, EngineError, MissingDependencyError, UsageError
 
 SUFFIXES = (".xml", ".engine")
 _BUILD = "python scripts/build_engine.py"
@@ -28,8 +28,9 @@ def manifest_of(path: Path) -> Path:
 
 
 def open_engine(
-    path: Path, *, threads: int = 0, streams: int = 0, slots: int = 0, goal: Goal = "latency"
-) -> Engine:
+    path: Path, *, threads: int = 0, streams: int = 0, slots: int = 0, goal: Goal = "latency",
+    allow_host_code: bool = False,
+) -> Engine:  # fmt: skip
     """The engine of that file, on this machine.
 
     Where neither threads nor streams are given, an OpenVINO engine is opened as it was tuned for
@@ -39,18 +40,22 @@ def open_engine(
     Args:
         path: ``.xml`` (OpenVINO), ``.engine`` (TensorRT) or ``.onnx`` (ONNX Runtime, executed
             exactly as written: the slow reference).
-        threads: CPU threads; 0 leaves them open.
-        streams: requests that run at the same time on a CPU; 0 leaves them open.
+        threads: CPU threads; 0 leaves them open. Of no TensorRT engine: it runs on a GPU.
+        streams: requests that run at the same time on a CPU; 0 leaves them open. The same.
         slots: requests that may be in flight, at least; there are always more than streams.
         goal: ``latency``, the least time a frame, or ``throughput``, the most frames a second.
+        allow_host_code: let a version-compatible TensorRT engine run the code it carries; only
+            for engines of your own making.
 
     Raises:
+        UsageError: an option that means nothing to such an engine.
         EngineError: no such file, or one that no runtime here opens.
         ArtifactError: the manifest is missing or does not match the file, version or machine.
         MissingDependencyError: the runtime is not installed.
     """
     if not path.is_file():
         raise EngineError(f"engine '{path}' does not exist", hint=f"{_BUILD} makes one")
+    _check_meant(path, threads=threads, streams=streams, allow_host_code=allow_host_code)
     if path.suffix == ".onnx":
         from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 
@@ -61,12 +66,16 @@ def open_engine(
             hint="name the file that build_engine.py printed",
         )
     artifact = _trusted(path)
+    if path.suffix == ".engine":
+        from pipeline.engines.tensorrt import DEFAULT_SLOTS, open_tensorrt
+
+        # How many CPUs there are says nothing here, and every slot takes GPU memory.
+        return open_tensorrt(
+            path, artifact.manifest, slots=max(slots, DEFAULT_SLOTS),
+            allow_host_code=allow_host_code,
+        )  # fmt: skip
     chosen = choose_setup(artifact.facts, goal, threads=threads, streams=streams, slots=slots)
     setup = chosen.setup
-    if path.suffix == ".engine":
-        from pipeline.engines.tensorrt import open_tensorrt
-
-        return open_tensorrt(path, artifact.manifest, slots=setup.slots)
     _check_openvino(artifact)
     from pipeline.engines.openvino import OpenVINOEngine
 
@@ -103,6 +112,21 @@ def find_engine(folder: Path) -> Path:
         return path
     why = f"; the newest: {reasons[0]}" if reasons else ""
     raise EngineError(f"no engine in '{folder}' fits this machine{why}", hint=f"{_BUILD} makes one")
+
+
+def _check_meant(path: Path, *, threads: int, streams: int, allow_host_code: bool) -> None:
+    if path.suffix == ".engine":
+        for option, given in (("--threads", threads), ("--streams", streams)):
+            if given:
+                raise UsageError(
+                    f"{option} {given}: '{path.name}' is a TensorRT engine, which runs on the GPU",
+                    hint=f"leave {option} out: it is for engines that run on a CPU",
+                )
+    elif allow_host_code:
+        raise UsageError(
+            f"--allow-host-code: '{path.name}' is no TensorRT engine, so it carries no host code",
+            hint="leave it out, or name an .engine file with --engine",
+        )
 
 
 def _trusted(path: Path) -> Artifact:

@@ -8,7 +8,10 @@ a crash or a screen of log is one line here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatc
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import CudaMemory, open_memory
 from pipeline.engines.trt_executor import Request, open_context
-from pipeline.engines.trt_log import LogLine, first_error, is_out_of_memory, make_logger
+from pipeline.engines.trt_log import LogLine, first_error, make_logger, shortage
 from pipeline.engines.trt_preflight import (
     NAMES,
     BuiltWith,
@@ -28,12 +31,16 @@ from pipeline.engines.trt_preflight import (
     Here,
     check_fits,
     cuda_major,
+    known_capabilities,
     this_platform,
 )
 from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
 
 MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 DEFAULT_SLOTS = 2
+# An engine may run for months; what it said last is what tells.
+_LOG_LINES = 500
+_FLAVOUR = r" --flavour \S+"
 
 
 def import_flavour(flavour: Flavour, *, why: str) -> Any:
@@ -90,17 +97,13 @@ def open_tensorrt(
         raise EngineError(
             f"engine '{path.name}' is version compatible and so carries host code, which is not run"
             " by default",
-            hint="allow host code if you built it yourself, or build it without that option",
+            hint="--allow-host-code runs it, for engines you built yourself; or build it without "
+            "--version-compatible",
         )
-    memory = open_memory(adapter)
-    try:
-        return TensorRTEngine(
-            path, manifest, trt, gpu, memory, slots=slots or DEFAULT_SLOTS,
-            cuda_graphs=cuda_graphs, allow_host_code=allow_host_code,
-        )  # fmt: skip
-    except BaseException:
-        memory.close()
-        raise
+    return TensorRTEngine(
+        path, manifest, trt, gpu, open_memory(adapter), slots=slots or DEFAULT_SLOTS,
+        cuda_graphs=cuda_graphs, allow_host_code=allow_host_code,
+    )  # fmt: skip
 
 
 def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
@@ -119,32 +122,42 @@ def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
             raise
         raise ArtifactError(
             f"engine '{name}' was built by {built.title}, here is {others[0]}",
-            hint=f"{error.hint}, or build it here: {rebuild}",
+            hint=f"{error.hint}, or build it here: {re.sub(_FLAVOUR, '', rebuild)}",
         ) from error
-    here = Here(trt.__version__, cuda_major(built.flavour), this_platform(), gpu)
+    here = Here(
+        trt.__version__, cuda_major(built.flavour), this_platform(), gpu, known_capabilities(trt)
+    )
     check_fits(built, here, name=name, rebuild=rebuild)
     return trt, gpu
 
 
 class TensorRTEngine(EngineBase):
-    """A deserialised plan with ``slots`` requests. Made by ``open_tensorrt``; closes ``memory``."""
+    """A deserialised plan with ``slots`` requests. Made by ``open_tensorrt``.
+
+    It closes ``memory``, also when it cannot be opened, and after all of TensorRT's objects.
+    """
 
     def __init__(
         self, path: Path, manifest: Manifest, trt: Any, gpu: GpuFacts, memory: CudaMemory, *,
         slots: int, cuda_graphs: bool, allow_host_code: bool,
     ) -> None:  # fmt: skip
         self._memory = memory
-        self._logger = make_logger(trt)
+        self._logger = make_logger(trt, most=_LOG_LINES)
         self._name = path.name
-        with memory.active():
-            self._engine = self._deserialize(trt, path.read_bytes(), allow_host_code)
-            given, gives = self._io(trt, manifest)
-            self.inputs, self.outputs = (given,), (gives,)
-            contexts = [self._context(trt, cuda_graphs) for _ in range(slots)]
-        self._requests = [Request(memory, c, given, gives, self._why) for c, _own in contexts]
-        own = contexts[0][1]
-        reasons = [r.warm_up(capture=cuda_graphs and not own) for r in self._requests]
         self.slots = slots
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._requests: list[Request] = []
+        self._open = True
+        try:
+            graph = self._start(trt, path.read_bytes(), manifest, cuda_graphs, allow_host_code)
+        except BaseException as error:
+            # The traceback's frames hold contexts, which must not outlive the memory they use.
+            with suppress(EngineError), memory.active():
+                traceback.clear_frames(error.__traceback__)
+            with suppress(EngineError):
+                self.close()
+            raise
         self.info = EngineInfo(
             backend=built_with(manifest, path.name).flavour,
             device=gpu.name,
@@ -156,25 +169,36 @@ class TensorRTEngine(EngineBase):
                 "compute_capability": gpu.sm,
                 "driver": ".".join(map(str, gpu.driver)),
                 "memory": memory.name,
-                "cuda_graph": _graph_state(cuda_graphs, own, reasons[0]),
-                "activations_bytes": int(self._engine.device_memory_size_v2)
-                if hasattr(self._engine, "device_memory_size_v2")
-                else int(self._engine.device_memory_size),
+                "cuda_graph": graph,
+                "activations_bytes": _activations(self._engine),
             },
         )
 
-    def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool) -> Any:
-        runtime = trt.Runtime(self._logger)
+    def _start(
+        self, trt: Any, plan: bytes, manifest: Manifest, cuda_graphs: bool, allow_host_code: bool
+    ) -> str:
+        """Load the plan and run every slot once; what became of CUDA graphs."""
+        with self._memory.active():
+            self._deserialize(trt, plan, allow_host_code)
+            given, gives = self._io(trt, manifest)
+            self.inputs, self.outputs = (given,), (gives,)
+            contexts = [self._context(trt, cuda_graphs) for _ in range(self.slots)]
+        for context, _own in contexts:
+            self._requests.append(Request(self._memory, context, given, gives, self._why))
+        own = contexts[0][1]
+        reasons = [each.warm_up(capture=cuda_graphs and not own) for each in self._requests]
+        return _graph_state(cuda_graphs, own, reasons)
+
+    def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool) -> None:
+        runtime = self._runtime = trt.Runtime(self._logger)  # outlives the engine
         runtime.engine_host_code_allowed = allow_host_code
         if hasattr(runtime, "get_engine_validity"):
             validity, why = runtime.get_engine_validity(plan)
             if validity == trt.EngineValidity.INVALID:
                 raise ArtifactError(f"engine '{self._name}' is not valid on this machine: {why}")
-        engine = runtime.deserialize_cuda_engine(plan)
-        if engine is None:
+        self._engine = runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
             raise self._failure("cannot be loaded")
-        self._runtime = runtime  # outlives the engine
-        return engine
 
     def _io(self, trt: Any, manifest: Manifest) -> tuple[TensorSpec, TensorSpec]:
         """Input and output as the engine has them; ``ArtifactError`` unless the manifest agrees."""
@@ -207,7 +231,7 @@ class TensorRTEngine(EngineBase):
 
     def _failure(self, what: str) -> EngineError:
         lines = self._lines()
-        if is_out_of_memory(lines):
+        if shortage(lines) is not None:
             return EngineError(
                 f"out of GPU memory: engine '{self._name}' {what}",
                 hint="open it with fewer slots, close other programs on the GPU, or build it with "
@@ -216,8 +240,8 @@ class TensorRTEngine(EngineBase):
         return EngineError(f"engine '{self._name}' {what}: {first_error(lines)}")
 
     def _lines(self) -> list[LogLine]:
-        lines: list[LogLine] = self._logger.lines
-        return lines
+        # A copy: TensorRT may log from a thread of its own meanwhile.
+        return list(self._logger.lines)
 
     def _why(self) -> str:
         return first_error(reversed(self._lines()))
@@ -236,13 +260,19 @@ class TensorRTEngine(EngineBase):
 
     def close(self) -> None:
         """See the protocol. Buffers handed out before are memory no more."""
-        if self._engine is None:
+        if not self._open:
             return
-        for request in self._requests:
-            request.drain()
-        self._requests.clear()
-        self._engine = self._runtime = None
-        self._memory.close()
+        self._open = False
+        for number in range(len(self._requests)):
+            self._requests[number].drain()  # no name for it: that would keep its context alive
+        try:
+            # TensorRT frees device memory as its objects go: contexts, then engine, then runtime.
+            with self._memory.active():
+                self._requests.clear()
+                self._engine = None
+                self._runtime = None
+        finally:
+            self._memory.close()
 
 
 def built_with(manifest: Manifest, name: str) -> BuiltWith:
@@ -256,8 +286,13 @@ def built_with(manifest: Manifest, name: str) -> BuiltWith:
 
 
 def rebuild_command(manifest: Manifest) -> str:
-    """The command that makes an engine like it on this machine."""
+    """The command that makes an engine like it on this machine, as its build recorded it.
+
+    Older manifests do not hold it; then it is what their other facts tell, which may be too little.
+    """
     facts = manifest.facts
+    if isinstance(facts.get("rebuild"), str):
+        return " ".join(facts["rebuild"].split())
     words = ["python scripts/build_engine.py --backend tensorrt"]
     words.append(f"--precision {facts.get('precision')}")
     if facts.get("preset"):
@@ -268,12 +303,23 @@ def rebuild_command(manifest: Manifest) -> str:
     return " ".join(words)
 
 
-def _graph_state(asked: bool, own: bool, reason: str | None) -> str:
+def _graph_state(asked: bool, own: bool, reasons: Sequence[str | None]) -> str:
+    """Of all slots; ``reasons``: why each has no graph."""
     if not asked:
         return "off"
     if own:
         return "by the runtime"
-    return "captured" if reason is None else f"none: {reason}"
+    without = [reason for reason in reasons if reason is not None]
+    if not without:
+        return "captured"
+    which = "none" if len(without) == len(reasons) else f"not in {len(without)} of {len(reasons)}"
+    return f"{which}: {'; '.join(dict.fromkeys(without))}"
+
+
+def _activations(engine: Any) -> int:
+    """Bytes that one context takes; the second name is of TensorRT before 10.1."""
+    found = getattr(engine, "device_memory_size_v2", None)
+    return int(engine.device_memory_size if found is None else found)
 
 
 def _facts(spec: TensorSpec) -> TensorFacts:

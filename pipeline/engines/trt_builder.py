@@ -8,7 +8,7 @@ does not have is refused by name. TensorRT for RTX builds without a GPU.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -23,11 +23,18 @@ from pipeline.engines.trt_log import (
     Layer,
     LogLine,
     first_error,
-    is_out_of_memory,
     make_logger,
     read_layers,
+    shortage,
 )
-from pipeline.engines.trt_preflight import NAMES, BuiltWith, Flavour, Hardware, this_platform
+from pipeline.engines.trt_preflight import (
+    NAMES,
+    BuiltWith,
+    Flavour,
+    Hardware,
+    known_capabilities,
+    this_platform,
+)
 from pipeline.errors import EngineError, UsageError
 
 MAX_TIMING_CACHE = 256 << 20
@@ -101,7 +108,7 @@ def check_options(trt: Any, flavour: Flavour, options: BuilderOptions) -> None:
             raise UsageError(f"{NAMES[flavour]} {trt.__version__} has no {option}: {why}")
     for capability in options.compute_capabilities:
         if _capability(trt, capability) is None:
-            known = ", ".join(_known_capabilities(trt))
+            known = ", ".join(known_capabilities(trt))
             raise UsageError(
                 f"{NAMES[flavour]} {trt.__version__} cannot build for compute capability "
                 f"'{capability}': choose from {known}"
@@ -141,7 +148,7 @@ def build_plan(
     if serialized is None:
         raise _refusal(flavour, logger.lines, options, gpu)
     if cache is not None:
-        write_whole(cache, bytes(config.get_timing_cache().serialize()))
+        _keep_timings(config, cache)
     return Built(
         plan=bytes(serialized),
         built_with=BuiltWith(
@@ -156,6 +163,8 @@ def build_plan(
             version_compatible=options.version_compatible,
             gpu=gpu.name if gpu else None,
             driver=gpu.driver if gpu else None,
+            multiprocessors=gpu.multiprocessors if gpu else None,
+            memory=gpu.memory if gpu else None,
         ),
         layers=tuple(read_layers(logger.lines)),
         warnings=_warnings(logger.lines),
@@ -186,16 +195,34 @@ def _configure(trt: Any, config: Any, options: BuilderOptions, gpu: GpuFacts | N
     if not options.timing_cache or gpu is None:
         return None
     path = timing_cache_path(trt.__version__, gpu)
-    held = path.read_bytes() if path.is_file() and path.stat().st_size < MAX_TIMING_CACHE else b""
     # A cache of another GPU or version is refused by TensorRT; then an empty one takes its place.
-    if not config.set_timing_cache(config.create_timing_cache(held), False):
+    kept = config.create_timing_cache(_held(path))
+    if kept is None or not config.set_timing_cache(kept, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
     return path
 
 
+def _held(path: Path) -> bytes:
+    """The kept timings; nothing where there are none or where they cannot be ours."""
+    fits = path.is_file() and path.stat().st_size < MAX_TIMING_CACHE
+    return path.read_bytes() if fits else b""
+
+
+def _keep_timings(config: Any, path: Path) -> None:
+    """Write this build's timings, with those that other builds have written since it began."""
+    mine = config.get_timing_cache()
+    held = _held(path)
+    theirs = config.create_timing_cache(held) if held else None
+    if theirs is not None:
+        # What does not fit, of another GPU, is refused and so overwritten.
+        mine.combine(theirs, False)
+    write_whole(path, bytes(mine.serialize()))
+
+
 def timing_cache_path(version: str, gpu: GpuFacts) -> Path:
     """Where timings of that GPU and TensorRT version are kept, for all builds of this user."""
-    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{gpu.name}-{gpu.sm}").strip("-").lower()
+    which = f"{gpu.name}-{gpu.sm}-{gpu.multiprocessors}"
+    name = re.sub(r"[^A-Za-z0-9]+", "-", which).strip("-").lower()
     return user_cache_path("repmlp-edge") / "tensorrt" / f"timing-{version}-{name}.cache"
 
 
@@ -211,31 +238,34 @@ def _capability(trt: Any, spelled: str) -> Any:
     return getattr(getattr(trt, "ComputeCapability", None), f"SM{spelled.replace('.', '')}", None)
 
 
-def _known_capabilities(trt: Any) -> list[str]:
-    members = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
-    return [f"{name[2:-1]}.{name[-1]}" for name in members if name.startswith("SM")]
-
-
 def _refusal(
-    flavour: Flavour, lines: Sequence[LogLine], options: BuilderOptions, gpu: GpuFacts | None
+    flavour: Flavour, lines: Collection[LogLine], options: BuilderOptions, gpu: GpuFacts | None
 ) -> EngineError:
-    if not is_out_of_memory(lines):
-        return EngineError(f"{NAMES[flavour]} cannot build the engine: {first_error(lines)}")
+    short, said = shortage(lines), first_error(lines)
+    if short is None:
+        return EngineError(f"{NAMES[flavour]} cannot build the engine: {said}")
     if options.workspace_mib is not None:
         return EngineError(
             f"{NAMES[flavour]} ran out of memory: no kernel fits a workspace of "
             f"{options.workspace_mib} MiB",
             hint=f"try --workspace {options.workspace_mib * 2}, or leave it out",
         )
+    if short == "workspace":
+        # Nobody limited it here, and how much TensorRT takes by itself differs by version.
+        much = 4096 if gpu is None else max(64, gpu.memory // _MIB // 2)
+        return EngineError(
+            f"{NAMES[flavour]} cannot build the engine: {said}",
+            hint=f"give it room with --workspace {much}, or take a smaller shape",
+        )
     most = "" if gpu is None else f" of {gpu.memory // _MIB} MiB"
     half = 1024 if gpu is None else max(64, gpu.memory // _MIB // 4)
     return EngineError(
-        f"{NAMES[flavour]} ran out of GPU memory{most} while building: {first_error(lines)}",
+        f"{NAMES[flavour]} ran out of GPU memory{most} while building: {said}",
         hint=f"try --workspace {half}, a smaller shape, or close other programs on the GPU",
     )
 
 
-def _warnings(lines: Sequence[LogLine]) -> tuple[str, ...]:
+def _warnings(lines: Iterable[LogLine]) -> tuple[str, ...]:
     said = dict.fromkeys(
         " ".join(line.text.split())[:300] for line in lines if line.severity == "WARNING"
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter, sleep
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from pipeline.engines.cuda_memory import CudaMemory
 from pipeline.errors import EngineError
 
 _POLL_SECONDS = 50e-6
+DRAIN_SECONDS = 5.0
 
 
 class Context(Protocol):
@@ -135,12 +137,16 @@ class Request:
                 raise TimeoutError(f"slot {slot} did not finish within {timeout} s")
             sleep(_POLL_SECONDS)
 
-    def drain(self) -> None:
-        """Wait for what is under way, whatever comes of it."""
-        if self._state == "running":
-            self._state = "idle"
-            with self._memory.active():
-                self._memory.synchronize(self._stream)
+    def drain(self, timeout: float = DRAIN_SECONDS) -> None:
+        """Wait for what is under way, at most so many seconds. Raises nothing, whatever comes.
+
+        It is for closing, which has to go on to free what a failed or hanging device still holds.
+        """
+        if self._state != "running":
+            return
+        self._state = "idle"
+        with suppress(EngineError, TimeoutError), self._memory.active():
+            self._until_done(0, timeout)
 
 
 def _nbytes(spec: TensorSpec) -> int:

@@ -7,8 +7,9 @@ layer of the engine (TensorRT 10 and 11 and TensorRT for RTX alike, spelled slig
     Outputs: [...], ..., TacticName: ..., Metadata: [ONNX Layer: a][ONNX Layer: b]
 
 TensorRT 10 writes ``Format/Datatype: Thirty-two wide channel vectorized row major Int8 format``
-where later ones write ``Datatype: Int8, Format: ...``, and keeps a convolution's weights as
-``Weights: {"Type": "Int8", ...}``.
+where later ones write ``Datatype: Int8, Format: ...``, keeps a convolution's weights as
+``Weights: {"Type": "Int8", ...}``, and parts the entries of ``Metadata`` by U+001E where TensorRT
+for RTX has U+001F.
 
 A layer is not an ONNX node: one node can appear in several layers (the product, then its bias and
 rounding fused into a neighbour) and one layer can hold many nodes. ``node_precisions`` says for
@@ -18,12 +19,13 @@ each heavy node in which precision its products are computed.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-MAX_LINES = 400_000
+Shortage: TypeAlias = Literal["memory", "workspace"]
+_TABLE = "Layers:"
 _TYPES = {
     "int8": "int8", "uint8": "uint8", "half": "fp16", "fp16": "fp16", "float": "fp32",
     "fp32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "int32": "int32", "int64": "int64",
@@ -38,10 +40,13 @@ _TACTIC = re.compile(r"TacticName: ([^,]*),")
 _ELEMENTWISE = frozenset({"kgen", "signal", "wait", "Reformat", "NoOp", "PointWiseV2", "Constant"})
 # Kernels compiled at run time around a product of dequantized operands.
 _FUSED_IN_FLOAT = frozenset({"runtime_fusion"})
-_MEMORY_WORDS = (
-    "out of memory", "outofmemory", "cudaerrormemoryallocation", "within workspace limit",
-    "insufficient memory", "error code 2: outofmemory", "allocation failure", "cuda error 2",
-)  # fmt: skip
+# TensorRT itself writes "insuficient".
+_MEMORY = re.compile(
+    r"out of memory|outofmemory|cudaerrormemoryallocation|insuff?icient memory|"
+    r"allocation failure|cuda error 2\b"
+)
+_WORKSPACE = re.compile(r"insuff?icient workspace|within workspace limit")
+_NO_KERNEL = "could not find any implementation"
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class Layer:
     Attributes:
         name: as the builder calls it.
         kind: ``correlation``, ``gemm``, ``kgen``, ``CaskConvolution``...
-        inputs: element types of its inputs and constants, in order: ``int8``, ``fp16``...
+        inputs: element types of its inputs and constants, in order: ``int8``, ``fp16``... The
+            weights, where the builder lists them apart, come second.
         outputs: element types of its outputs.
         tactic: the kernel, where the builder names it.
         nodes: the ONNX nodes it came from, in the builder's order.
@@ -91,17 +97,26 @@ def _widest(types: Sequence[str]) -> str:
     return next((kind for kind in ("fp32", "bf16", "fp16", "fp8") if kind in types), "other")
 
 
-def make_logger(trt: Any) -> Any:
-    """A logger for that TensorRT module which keeps every message in ``lines``."""
+def make_logger(trt: Any, *, most: int | None = None) -> Any:
+    """A logger for that TensorRT module which keeps what it is told in ``lines``, a deque.
+
+    Of verbose messages it keeps the table of layers alone: a builder writes hundreds of thousands
+    of others, about kernels it tried.
+
+    Args:
+        trt: the module.
+        most: how many messages to keep, the newest; all when ``None``.
+    """
 
     class _Keeper(trt.ILogger):  # type: ignore[misc]  # the base is known only now
         def __init__(self) -> None:
             super().__init__()
-            self.lines: list[LogLine] = []
+            self.lines: deque[LogLine] = deque(maxlen=most)
 
         def log(self, severity: Any, message: str) -> None:
-            if len(self.lines) < MAX_LINES:
-                self.lines.append(LogLine(str(severity).rpartition(".")[2], message))
+            name = str(severity).rpartition(".")[2]
+            if name != "VERBOSE" or message.startswith(_TABLE):
+                self.lines.append(LogLine(name, message))
 
     return _Keeper()
 
@@ -110,8 +125,9 @@ def read_layers(lines: Iterable[LogLine]) -> list[Layer]:
     """The last table of layers in a build log; empty when there is none."""
     table: list[Layer] = []
     for line in lines:
-        if line.text.startswith("Layers:"):
-            table = [layer for row in line.text.splitlines() if (layer := _layer(row))]
+        if line.text.startswith(_TABLE):
+            # Not splitlines(): it also splits at U+001E, in the middle of a layer's metadata.
+            table = [layer for row in line.text.split("\n") if (layer := _layer(row))]
     return table
 
 
@@ -122,8 +138,10 @@ def _layer(row: str) -> Layer | None:
     inputs = _types(_section(row, "Inputs", head.end()))
     inputs += _types(_section(row, "Constants", head.end()))
     weights = _WEIGHTS.search(row)
-    if weights is not None and len(inputs) == 1:
-        inputs += (_TYPES.get(weights[1].lower(), weights[1].lower()),)
+    if weights is not None:
+        # The other factor; what else a convolution reads, such as a fused residual, is only added.
+        factor = _TYPES.get(weights[1].lower(), weights[1].lower())
+        inputs = (*inputs[:1], factor, *inputs[1:])
     tactic = _TACTIC.search(row)
     return Layer(
         name=head[1],
@@ -193,14 +211,25 @@ def first_error(lines: Iterable[LogLine]) -> str:
     return " ".join(chosen.split())[:500]
 
 
-def is_out_of_memory(lines: Iterable[LogLine]) -> bool:
-    """Whether an error or warning says that memory ran out."""
-    return any(
-        word in line.text.lower()
-        for line in lines
-        if line.severity in ("ERROR", "INTERNAL_ERROR", "WARNING")
-        for word in _MEMORY_WORDS
-    )
+def shortage(lines: Iterable[LogLine]) -> Shortage | None:
+    """Whether a failure was for want of memory, or of scratch space within the allowed workspace.
+
+    Errors tell. A warning that some kernel was left out for want of memory is common in builds
+    that succeed, so it counts only where the error is that no kernel was left.
+    """
+    kept = list(lines)
+    errors = [x.text.lower() for x in kept if x.severity in ("ERROR", "INTERNAL_ERROR")]
+    if any(_WORKSPACE.search(text) for text in errors):
+        return "workspace"
+    if any(_MEMORY.search(text) for text in errors):
+        return "memory"
+    if any(_NO_KERNEL in text for text in errors):
+        warnings = [x.text.lower() for x in kept if x.severity == "WARNING"]
+        if any(_MEMORY.search(text) for text in warnings):
+            return "memory"
+        if any(_WORKSPACE.search(text) for text in warnings):
+            return "workspace"
+    return None
 
 
 def fallbacks(precisions: Mapping[str, str], float_ok: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -36,6 +36,7 @@ class BuiltWith(BaseModel):
         hardware: how far beyond the building GPU it may go.
         version_compatible: whether newer versions may run it; it then holds host code.
         gpu, driver: the building machine's, ``None`` where there was none.
+        multiprocessors, memory: the GPU's, the latter in bytes; ``None`` in older manifests too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,8 @@ class BuiltWith(BaseModel):
     version_compatible: bool = False
     gpu: str | None = None
     driver: tuple[int, int] | None = None
+    multiprocessors: int | None = None
+    memory: int | None = None
 
     @property
     def title(self) -> str:
@@ -58,17 +61,28 @@ class BuiltWith(BaseModel):
 
 @dataclass(frozen=True)
 class Here:
-    """This machine: the TensorRT that would open the engine, and the GPU."""
+    """This machine: the TensorRT that would open the engine, and the GPU.
+
+    ``known``: compute capabilities that this TensorRT for RTX has kernels for; empty where it does
+    not say.
+    """
 
     version: str
     cuda: int | None
     platform: str
     gpu: GpuFacts
+    known: tuple[str, ...] = ()
 
 
 def this_platform() -> str:
     """Operating system and processor, as engines are bound to them."""
     return f"{platform.system().lower()}-{platform.machine().lower()}"
+
+
+def known_capabilities(trt: Any) -> tuple[str, ...]:
+    """Compute capabilities that a module of TensorRT for RTX names, ``("7.5", "8.0", ...)``."""
+    members = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
+    return tuple(f"{name[2:-1]}.{name[-1]}" for name in members if name.startswith("SM"))
 
 
 def cuda_major(flavour: Flavour) -> int | None:
@@ -99,6 +113,7 @@ def check_fits(built: BuiltWith, here: Here, *, name: str, rebuild: str) -> None
         _platform(built, here)
         or _version(built, here)
         or _capability(built, here)
+        or _model(built, here)
         or _driver(built, here)
     )
     if reason:
@@ -130,7 +145,12 @@ def _capability(built: BuiltWith, here: Here) -> str | None:
     this = here.gpu
     if built.flavour == "tensorrt-rtx":
         if not built.capabilities:
-            fits, wanted = this.capability >= _RTX_FROM, "8.0 or newer"
+            fits = this.capability >= _RTX_FROM and this.sm in (here.known or (this.sm,))
+            wanted = "8.0 or newer"
+            if here.known:
+                # It has none for the GPUs of servers and Jetsons, such as 9.0 and 8.7.
+                numbers = ((n, tuple(map(int, n.split(".")))) for n in here.known)
+                wanted = ", ".join(name for name, number in numbers if number >= _RTX_FROM)
         else:
             fits, wanted = this.sm in built.capabilities, ", ".join(built.capabilities)
     elif built.hardware == "ampere+":
@@ -143,6 +163,24 @@ def _capability(built: BuiltWith, here: Here) -> str | None:
     if fits:
         return None
     return f"was built for compute capability {wanted}, this is {this.sm} ({this.name})"
+
+
+def _model(built: BuiltWith, here: Here) -> str | None:
+    """GPUs of one name and capability that differ in size: kernels were chosen for the other."""
+    theirs, ours = built.multiprocessors, here.gpu.multiprocessors
+    if built.flavour == "tensorrt-rtx" or built.hardware != "same":
+        return None
+    if not theirs or not ours or theirs == ours:
+        return None
+    there = f"{built.gpu}, {theirs} multiprocessors, {_gib(built.memory or 0)}"
+    return (
+        f"was built on a larger or smaller GPU ({there}), this one has {ours} multiprocessors "
+        f"and {_gib(here.gpu.memory)}"
+    )
+
+
+def _gib(number: int) -> str:
+    return f"{number / 2**30:.0f} GiB"
 
 
 def _driver(built: BuiltWith, here: Here) -> str | None:

@@ -148,10 +148,19 @@ def render_markdown(report: Report) -> str:
         lines += [wording.attribution(report.attribution), ""]
     if report.patch_edges:
         lines += [f"Patch edges: {wording.edges(report.patch_edges)}", ""]
+    lines += _float_layers(report)
     lines += _sensitivity(report)
     if report.left_out:
         lines += [f"{len(report.left_out)} frames could not be scored and were left out.", ""]
     return "\n".join(lines)
+
+
+def _float_layers(report: Report) -> list[str]:
+    """The candidate's layers that fell back to float, by name, where that is known."""
+    if report.float_layers is None:
+        return []
+    fell = [f"- {_md(row.name)}: {_md(row.precision)}" for row in report.float_layers.fallback]
+    return [wording.float_layers(report.float_layers), *fell, ""]
 
 
 def _sensitivity(report: Report) -> list[str]:

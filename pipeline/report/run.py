@@ -159,6 +159,7 @@ def make_report(
                 left_out=frames.problems,
                 sensitivity=rows,
                 sensitivity_frames=None if rows is None else _ranking_frames(frames, options),
+                float_layers=subjects.candidate.float_layers(),
                 provenance=_provenance(subjects, frames, options, resumed),
             ),
         )

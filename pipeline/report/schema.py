@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.report.bootstrap import Interval
 
-SCHEMA_VERSION: Final = "1.1"
+SCHEMA_VERSION: Final = "1.2"
 
 
 class _Part(BaseModel):
@@ -227,10 +227,24 @@ class SensitivityRow(_Part):
     labels_changed: float | None = Field(default=None, description="share of all pixels")
 
 
+class FloatLayer(_Part):
+    """A heavy layer of the graph that the engine computes in float."""
+
+    name: str
+    precision: str = Field(description="as the builder's table of layers says; or unknown")
+
+
+class FloatLayers(_Part):
+    """Heavy layers of a quantized candidate that are not in int8."""
+
+    fallback: list[FloatLayer] = Field(description="quantized, yet run in float; graph order")
+    by_design: list[str] = Field(description="left in float by the quantizer; graph order")
+
+
 class Report(_Part):
     """The whole report."""
 
-    schema_version: Literal["1.1"] = SCHEMA_VERSION
+    schema_version: Literal["1.2"] = SCHEMA_VERSION
     created_at: str = Field(description="UTC, ISO 8601")
     passed: bool
     summary: str
@@ -264,5 +278,9 @@ class Report(_Part):
     )
     sensitivity_frames: int | None = Field(
         default=None, description="frames it was measured on, spread evenly over those scored"
+    )
+    float_layers: FloatLayers | None = Field(
+        default=None,
+        description="of the candidate; null: not quantized, or its runtime does not tell",
     )
     provenance: dict[str, Any]

@@ -15,6 +15,7 @@ from pipeline.engines.opening import manifest_of, open_engine
 from pipeline.errors import ArtifactError
 from pipeline.inference import Segmenter
 from pipeline.report.evaluate import Contestant
+from pipeline.report.schema import FloatLayer, FloatLayers
 from pipeline.stage import tool_versions
 
 STORE = ".store"
@@ -55,6 +56,23 @@ class Subject:
         del info["path"]
         return {"files": sorted(self.files.values()), "info": info}
 
+    def float_layers(self) -> FloatLayers | None:
+        """Heavy layers not in int8; ``None`` unless it is a quantized TensorRT engine of ours.
+
+        OpenVINO does not tell which node of the graph a layer came from.
+        """
+        facts = {} if self.manifest is None else self.manifest.facts
+        if facts.get("backend") != "tensorrt" or "int8" not in str(facts.get("precision")):
+            return None
+        nodes = facts.get("nodes", {})
+        return FloatLayers(
+            fallback=[
+                FloatLayer(name=name, precision=nodes.get(name, "unknown"))
+                for name in facts.get("float_fallback", ())
+            ],
+            by_design=list(facts.get("float_by_design", ())),
+        )
+
     def provenance(self) -> dict[str, Any]:
         """For the report: the file, what executes it and how, and every stage it came through."""
         info = self.engine.info
@@ -83,13 +101,18 @@ class Graphs:
     floating: Path
 
 
-def open_subject(name: str, path: Path) -> Subject:
+def open_subject(name: str, path: Path, *, allow_host_code: bool = False) -> Subject:
     """Open an engine of any back end.
 
+    Args:
+        name: how the report calls it.
+        path: the file.
+        allow_host_code: see ``open_engine``.
+
     Raises:
-        EngineError, ArtifactError, MissingDependencyError: see ``open_engine``.
+        EngineError, ArtifactError, MissingDependencyError, UsageError: see ``open_engine``.
     """
-    engine = open_engine(path)
+    engine = open_engine(path, allow_host_code=allow_host_code)
     try:
         manifest = None if path.suffix == ".onnx" else read_manifest(manifest_of(path))
         files = {path.name: sha256_of(path)} if manifest is None else manifest.files

@@ -51,6 +51,7 @@ class ReportOptions:
         left_out: one line for each frame that was not scored.
         sensitivity: rows of that chart, if it was measured.
         sensitivity_frames: on how many frames.
+        float_layers: the candidate's that are not in int8, where that is known.
         provenance: plain JSON.
     """
 
@@ -64,6 +65,7 @@ class ReportOptions:
     left_out: tuple[str, ...] = ()
     sensitivity: tuple[schema.SensitivityRow, ...] | None = None
     sensitivity_frames: int | None = None
+    float_layers: schema.FloatLayers | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -129,6 +131,7 @@ def summarise(records: RecordArray, names: Sequence[str], options: ReportOptions
         changed_frames=changed_frames(records, names),
         sensitivity=None if options.sensitivity is None else list(options.sensitivity),
         sensitivity_frames=options.sensitivity_frames,
+        float_layers=options.float_layers,
         provenance=options.provenance,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.schema import Attribution, PatchEdges, Range, Report
+from pipeline.report.schema import Attribution, FloatLayers, PatchEdges, Range, Report
 from pipeline.report.verdict import signed
 
 
@@ -120,6 +120,16 @@ def interval_text(found: Range | None, *, flip: bool = False) -> str:
         return ""
     low, high = (-found.high, -found.low) if flip else (found.low, found.high)
     return f" (95 % interval {signed(low).lstrip('+')} to {signed(high).lstrip('+')})"
+
+
+def float_layers(found: FloatLayers) -> str:
+    """Whether every layer that was quantized runs in int8."""
+    fell, kept = len(found.fallback), len(found.by_design)
+    rest = f" (left in float by the quantizer: {kept})" if kept else ""
+    if not fell:
+        return f"Every heavy layer that was quantized runs in int8{rest}."
+    were = "layer that was" if fell == 1 else "layers that were"
+    return f"{fell} heavy {were} quantized run{'s' if fell == 1 else ''} in float{rest}."
 
 
 @dataclass(frozen=True)

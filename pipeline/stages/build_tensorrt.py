@@ -72,7 +72,7 @@ class BuildTensorRTStage(Stage):
     """
 
     name = "build-tensorrt"
-    version = 2
+    version = 3
     produces = "engine"
     tools = ("tensorrt", "tensorrt_rtx", "onnx", "onnxruntime")
     config: BuildTensorRTConfig
@@ -99,7 +99,10 @@ class BuildTensorRTStage(Stage):
             if flavour == "tensorrt":
                 raise
             return facts
-        return facts | {"gpu": gpu.name, "sm": gpu.sm, "driver": ".".join(map(str, gpu.driver))}
+        return facts | {
+            "gpu": gpu.name, "sm": gpu.sm, "multiprocessors": str(gpu.multiprocessors),
+            "driver": ".".join(map(str, gpu.driver)),
+        }  # fmt: skip
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``.
@@ -201,8 +204,14 @@ class BuildTensorRTStage(Stage):
             outputs=product.outputs, facts=product.facts,
         )  # fmt: skip
         try:
-            engine = open_tensorrt(folder / ENGINE, manifest)
+            # Host code is allowed: what it carries was put there a moment ago.
+            engine = open_tensorrt(folder / ENGINE, manifest, allow_host_code=True)
         except (MissingDependencyError, ArtifactError) as error:
+            return {"agreement": None, "not_executed": f"{error} ({gpu.name})"}
+        except EngineError as error:
+            # Built for a GPU that need not be this one; TensorRT itself builds for none but this.
+            if self.config.flavour == "tensorrt":
+                raise
             return {"agreement": None, "not_executed": f"{error} ({gpu.name})"}
         with engine, OnnxRuntimeEngine(folder / GRAPH) as exact:
             if self.config.labels:

@@ -1,27 +1,34 @@
 #!/usr/bin/env python3
 """Latency of TensorRT engines on this machine's GPU: percentiles, CUDA graphs on and off.
 
-    python tests/benchmarks/bench_tensorrt.py engines/edge-s-*.engine [--runs 500]
+    python tests/benchmarks/bench_tensorrt.py engines/edge-s-*.engine [--runs 500] \\
+        [--save docs/benchmarks/tensorrt/NAME.json]
 
 One run of the program measures every engine named, in turn and repeatedly, so that their ratios
 are of one machine in one state. Latency is from writing the frame to reading the result: the
-copies are in it. Throughput keeps every slot busy.
+copies are in it. Throughput keeps every slot busy. ``--save`` keeps the figures with the engines'
+hashes, what built them and what ran them; not in docs/benchmarks itself, whose files are of the
+format that the README's table is made from.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pipeline.artifact import open_artifact
+from pipeline.artifact import Manifest, open_artifact, write_whole
 from pipeline.engines.opening import manifest_of
 from pipeline.engines.tensorrt import TensorRTEngine, open_tensorrt
 
@@ -52,16 +59,31 @@ def throughput(engine: TensorRTEngine, frame: np.ndarray, runs: int) -> float:
     return runs / (perf_counter() - start)
 
 
+def row(manifest: Manifest, engine: TensorRTEngine) -> dict[str, Any]:
+    """What was measured: the engine, by content, what built it and what runs it."""
+    facts, info = manifest.facts, engine.info
+    return {
+        "engine": manifest.main, "sha256": manifest.files[manifest.main],
+        "preset": facts.get("preset"), "precision": info.precision, "output": facts.get("output"),
+        "shape": list(engine.inputs[0].shape), "multiply_adds": facts.get("multiply_adds"),
+        "built_with": facts["built_with"], "device": info.device, "backend": info.backend,
+        "slots": engine.slots, "runtime": dict(info.extra), "executed": dict(info.executed),
+        "float_fallback": facts.get("float_fallback"), "agreement": facts.get("agreement"),
+    }  # fmt: skip
+
+
 def main() -> None:
     """Measure and print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engines", nargs="+", type=Path)
     parser.add_argument("--runs", type=int, default=500)
+    parser.add_argument("--save", type=Path, metavar="FILE.json", help="keep the figures")
     options = parser.parse_args()
     opened = []
+    manifests = {path.stem: open_artifact(manifest_of(path)).manifest for path in options.engines}
     for path, graphs in product(options.engines, (False, True)):
-        manifest = open_artifact(manifest_of(path)).manifest
-        opened.append((path.stem, graphs, open_tensorrt(path, manifest, cuda_graphs=graphs)))
+        engine = open_tensorrt(path, manifests[path.stem], cuda_graphs=graphs)
+        opened.append((path.stem, graphs, engine))
     random = np.random.default_rng(0)
     times: dict[tuple[str, bool], list[float]] = {}
     rates: dict[tuple[str, bool], list[float]] = {}
@@ -77,14 +99,27 @@ def main() -> None:
     info = opened[0][2].info
     print(f"{info.device}, {info.backend} {info.extra['version']}, {info.extra['memory']}")
     print(f"{'engine':<32}{'graph':<7}{'p50':>8}{'p95':>8}{'p99 ms':>9}{'fps':>9}")
-    for (name, graphs), seconds in times.items():
-        p50, p95, p99 = np.percentile(np.array(seconds) * 1e3, (50, 95, 99))
+    rows = []
+    for name, graphs, engine in opened:
+        p50, p95, p99 = np.percentile(np.array(times[name, graphs]) * 1e3, (50, 95, 99))
+        rows.append(
+            row(manifests[name], engine)
+            | {"ms": {"p50": p50, "p95": p95, "p99": p99}}
+            | {"fps": {"median": np.median(rates[name, graphs]), "rounds": rates[name, graphs]}}
+        )
         print(
             f"{name:<32}{'on' if graphs else 'off':<7}{p50:8.2f}{p95:8.2f}{p99:9.2f}"
             f"{np.median(rates[name, graphs]):9.1f}"
         )
     for _name, _graphs, engine in opened:
         engine.close()
+    if options.save is not None:
+        about = {
+            "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "command": shlex.join(sys.argv), "rounds": ROUNDS, "runs": options.runs,
+        }  # fmt: skip
+        text = json.dumps(about | {"rows": rows}, indent=1, default=float)
+        write_whole(options.save, text.encode())
 
 
 if __name__ == "__main__":

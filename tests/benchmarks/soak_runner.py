@@ -175,9 +175,11 @@ def main() -> int:
     parser.add_argument("--engine", type=Path)
     parser.add_argument("--source", action="append", default=[])
     options = parser.parse_args()
+    # Streams are of a CPU.
+    streams = 0 if options.engine and options.engine.suffix == ".engine" else 1
     with tempfile.TemporaryDirectory() as name:
         opened: Engine = (
-            open_engine(options.engine, streams=1, slots=2)
+            open_engine(options.engine, streams=streams, slots=2)
             if options.engine
             else ColourEngine(512, 1024, slots=2, delay=0.02)
         )

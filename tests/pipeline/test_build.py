@@ -268,18 +268,3 @@ def test_a_tensorrt_engine_is_found_only_where_it_could_run(
         find_engine(tmp_path)
     monkeypatch.setattr(tensorrt, "check_here", lambda _manifest, _name: None)
     assert find_engine(tmp_path) == tmp_path / "a.engine"
-
-
-def test_slots_reach_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.engines import tensorrt
-
-    path = tmp_path / "a.engine"
-    path.write_bytes(b"plan")
-    manifest = Manifest(kind="engine", main=path.name, files={path.name: sha256_of(path)}, key="k")
-    manifest_of(path).write_bytes(manifest.to_json())
-    asked: list[int] = []
-    monkeypatch.setattr(
-        tensorrt, "open_tensorrt", lambda _path, _manifest, *, slots: asked.append(slots)
-    )
-    open_engine(path, slots=3)
-    assert asked == [3]

@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import tarfile
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,11 +21,12 @@ from pipeline.artifact import Artifact, open_artifact
 from pipeline.build import BuildResult
 from pipeline.bundle import RUNNER_REQUIREMENTS, import_closure, make_bundle
 from pipeline.engines.cuda_driver import find_gpu
-from pipeline.engines.tensorrt import built_with
+from pipeline.engines.tensorrt import built_with, rebuild_command
 from pipeline.errors import ArtifactError, EngineError
 from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
 from pipeline.stages.spellings import TENSORRT_GRAPH
 from pipeline.store import Store
+from scripts import edge_box
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +83,8 @@ def test_the_same_input_gives_the_same_bytes(graph: Path, tmp_path: Path) -> Non
     assert make_bundle(graph, tmp_path / "b.tar.gz").read_bytes() == first
 
 
-def test_everything_is_in_it_and_whole(unpacked: Path) -> None:
+def test_everything_is_in_it_and_whole(unpacked: Path, int8_build: BuildResult) -> None:
+    patch = int8_build.graph.facts["patch"]
     index = json.loads((unpacked / "bundle.json").read_text())
     on_disk = {
         path.relative_to(unpacked).as_posix()
@@ -92,6 +96,8 @@ def test_everything_is_in_it_and_whole(unpacked: Path) -> None:
         assert hashlib.sha256((unpacked / name).read_bytes()).hexdigest() == expected
     assert index["model"]["precision"] == "int8"
     assert index["model"]["output"] == "labels"
+    assert index["model"]["preset"] == "tiny"
+    assert index["model"]["patch"] == patch
     assert os.access(unpacked / "edge.py", os.X_OK)
     artifact = open_artifact(unpacked / "model.json")
     assert artifact.manifest.outputs[0].layout == "NHW"
@@ -160,6 +166,13 @@ def test_the_engine_is_built_from_it(unpacked: Path) -> None:
     assert built.path.name == f"{index['name']}.engine"
     assert built_with(built.manifest, built.path.name).version == trt.__version__
     assert built.facts["float_fallback"] == []
+    # What --patch-edges draws by.
+    assert (
+        built.facts["patch"] == json.loads((unpacked / "bundle.json").read_text())["model"]["patch"]
+    )
+    assert rebuild_command(built.manifest) == (
+        f"cd {unpacked} && python3 edge.py build --flavour tensorrt-rtx --strict-int8"
+    )
     assert built.facts["executed"]["gemm int8"] > 0
     assert "quantize" in built.manifest.provenance
     if not _has_gpu():
@@ -167,6 +180,33 @@ def test_the_engine_is_built_from_it(unpacked: Path) -> None:
         assert done.returncode == 2
         assert "no NVIDIA driver on this machine" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("found", "enough"),
+    [("4.9.9", False), ("4.10.0.84", True), ("4.10", True), ("5", True), ("4.10rc1", True),
+     ("4.8+jetson", False), (None, True)],
+)  # fmt: skip
+def test_a_package_that_is_too_old_is_missing(
+    monkeypatch: pytest.MonkeyPatch, found: str | None, enough: bool
+) -> None:
+    """By what pip recorded; where pip does not know it, by what the module says of itself."""
+    module: Any = ModuleType("thing")
+    monkeypatch.setitem(sys.modules, "thing", module)
+
+    def version(name: str) -> str:
+        assert name == "thing"
+        if by_pip and found is not None:
+            return found
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    for by_pip in (True, False):
+        if not by_pip and found is not None:
+            module.__version__ = found
+        lacking = edge_box.missing_packages(["thing>=4.10", "nothing-there>=1"])
+        assert lacking.pop() == "nothing-there>=1"
+        assert lacking == ([] if enough else [f"thing>=4.10 (here is {found})"])
 
 
 def test_a_refused_option_is_one_line(unpacked: Path) -> None:
@@ -241,6 +281,12 @@ def test_the_wheel_list_is_the_projects() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     listed = text.partition("\ndependencies = [")[2].partition("]")[0]
     assert set(RUNNER_REQUIREMENTS) == {line.strip(' ",') for line in listed.split("\n")} - {""}
+
+
+def test_the_guide_names_every_package() -> None:
+    table = (ROOT / "docs" / "jetson.md").read_text().partition("| package |")[2]
+    table = table.partition("\n\n")[0]
+    assert [r for r in RUNNER_REQUIREMENTS if f"`{r.partition('>=')[0]}`" not in table] == []
 
 
 def test_imports_are_followed_into_functions(tmp_path: Path) -> None:

@@ -57,8 +57,10 @@ def test_verdict_and_tuning_are_added_one_by_one_and_neither_removes_the_other(
 def test_nothing_new_writes_nothing(tmp_path: Path) -> None:
     built = engine(tmp_path / "store")
     path = publish(built, tmp_path, "street", GATE, TUNING)
+    publish(built, tmp_path, "street", rebuild="make it")
+    assert facts(path)["rebuild"] == "make it"
     before = manifest_of(path).stat()
-    for again in ({}, {"gate": GATE}, {"tuning": TUNING}):
+    for again in ({}, {"gate": GATE}, {"tuning": TUNING}, {"rebuild": "make it"}):
         publish(built, tmp_path, "street", **again)
     after = manifest_of(path).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -259,6 +259,12 @@ def test_bad_frames_exit_2_and_can_be_left_out(
     assert len(report["left_out"]) == 1
 
 
+def test_allowing_host_code_without_an_engine_that_could_carry_it_exits_2(run: Run) -> None:
+    code, out, err = run("--json", "--allow-host-code")
+    assert (code, out) == (2, "")
+    assert "neither --reference nor --candidate names a TensorRT engine" in " ".join(err.split())
+
+
 def test_bad_options_and_engines_exit_2(run: Run, tmp_path: Path, tree: Path) -> None:
     (tmp_path / "empty" / "leftImg8bit" / "val").mkdir(parents=True)
     (tmp_path / "file").write_text("in the way")

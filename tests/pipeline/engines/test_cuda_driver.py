@@ -51,7 +51,7 @@ class Libcuda:
         return 0
 
     def cuDeviceGetAttribute(self, value: Any, which: int, device: Any) -> int:  # noqa: N802
-        _set(value, {75: 8, 76: 7}[which])
+        _set(value, {75: 8, 76: 7, 16: 14}[which])
         return 0
 
     def cuGetErrorName(self, status: int, text: Any) -> int:  # noqa: N802  # libcuda's name
@@ -64,6 +64,7 @@ class Libcuda:
 def test_a_gpu_is_described() -> None:
     gpu = find_gpu(1, load=lambda name: Libcuda(devices=2) if name == LIBRARY else None)
     assert (gpu.name, gpu.sm, gpu.memory, gpu.driver) == ("Orin 41", "8.7", 8 << 30, (12, 6))
+    assert gpu.multiprocessors == 14
 
 
 @pytest.mark.parametrize(

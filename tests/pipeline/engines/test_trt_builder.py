@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +14,13 @@ from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_builder import (
     BuilderOptions,
     Built,
+    _keep_timings,
+    _refusal,
     build_plan,
     check_options,
     timing_cache_path,
 )
+from pipeline.engines.trt_log import LogLine
 from pipeline.errors import EngineError, UsageError
 from tests.qdq_graphs import conv_graph
 
@@ -90,6 +94,30 @@ def test_running_out_of_workspace_is_called_that() -> None:
     assert "--workspace 2" in e.value.hint
 
 
+@pytest.mark.parametrize(
+    ("said", "workspace", "message", "hint"),
+    [
+        ("no kernel due to insufficient workspace", None, "cannot build the engine: no kernel",
+         "give it room with --workspace 16384"),
+        ("no kernel due to insufficient workspace", 64, "no kernel fits a workspace of 64 MiB",
+         "try --workspace 128"),
+        ("OutOfMemory", None, "ran out of GPU memory of 32768 MiB", "try --workspace 8192"),
+        ("a plugin is missing", None, "cannot build the engine: a plugin is missing", None),
+    ],
+)  # fmt: skip
+def test_what_the_builder_was_short_of(
+    said: str, workspace: int | None, message: str, hint: str | None
+) -> None:
+    """Refused, with errors and warnings as TensorRT 10 spells them; no builder needed."""
+    lines = [
+        LogLine("WARNING", "Skipping tactic 0 due to insufficient memory"), LogLine("ERROR", said),
+    ]  # fmt: skip
+    error = _refusal("tensorrt", lines, BuilderOptions(workspace_mib=workspace), ORIN)
+    assert message in str(error)
+    assert hint is None or (error.hint is not None and hint in error.hint)
+    assert (hint is None) == (error.hint is None)
+
+
 def test_a_workspace_that_suffices_changes_no_layer() -> None:
     assert _build(workspace_mib=512).layers == _build().layers
 
@@ -131,3 +159,46 @@ def test_timing_caches_lie_apart_per_version_and_gpu() -> None:
     assert len(paths) == 3
     assert {path.parent for path in paths} == {next(iter(paths)).parent}
     assert all(path.name == path.name.lower() and " " not in path.name for path in paths)
+
+
+class Timings:
+    """A timing cache that is a set of words, of one GPU: ``GPU: word word``."""
+
+    def __init__(self, data: bytes) -> None:
+        self.gpu, _, rest = data.decode().partition(": ")
+        self.words = set(rest.split())
+
+    def combine(self, other: Timings, ignore_mismatch: bool) -> bool:
+        if other.gpu != self.gpu and not ignore_mismatch:
+            return False
+        self.words |= other.words
+        return True
+
+    def serialize(self) -> bytes:
+        return f"{self.gpu}: {' '.join(sorted(self.words))}".encode()
+
+
+@pytest.mark.parametrize(
+    ("there", "kept"),
+    [
+        (b"orin: conv gemm", b"orin: conv gemm pool"),
+        (b"ada: conv gemm", b"orin: conv pool"),
+        (b"rubbish", b"orin: conv pool"),
+        (None, b"orin: conv pool"),
+    ],
+)
+def test_timings_of_builds_at_the_same_time_are_all_kept(
+    tmp_path: Path, there: bytes | None, kept: bytes
+) -> None:
+    """``there``: what another build has written while this one was under way."""
+    path = tmp_path / "timing.cache"
+    if there is not None:
+        path.write_bytes(there)
+    mine = Timings(b"orin: conv pool")
+
+    def read(data: bytes) -> Timings | None:
+        return Timings(data) if b": " in data else None
+
+    config = SimpleNamespace(get_timing_cache=lambda: mine, create_timing_cache=read)
+    _keep_timings(config, path)
+    assert path.read_bytes() == kept

@@ -229,6 +229,25 @@ def test_what_tensorrt_refuses_is_said_with_its_reason() -> None:
         _request(diary, Context(diary, accepts=False))
 
 
+def test_draining_goes_on_whatever_the_device_does() -> None:
+    """It comes before everything is freed, which a fault or a hang must not keep from happening."""
+    hanging = Diary()
+    request = _request(hanging)
+    request.submit(0)
+    hanging.pending = 10**9
+    request.drain(timeout=0.01)
+    faulty = Diary()
+    request = _request(faulty)
+    request.submit(0)
+
+    def fail(event: int) -> bool:
+        raise EngineError("CUDA failed: ILLEGAL_ADDRESS")
+
+    faulty.happened = fail  # type: ignore[method-assign]  # the device fails
+    request.drain()
+    request.submit(0)
+
+
 def test_a_device_that_fails_frees_the_slot() -> None:
     diary = Diary()
     request = _request(diary)

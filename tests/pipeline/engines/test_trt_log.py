@@ -1,7 +1,7 @@
 """The builder's log, read: one that TensorRT for RTX makes here, and lines as others spell them.
 
-The TensorRT 10 lines follow the format its documentation and users' logs show; they were written
-for this test.
+The TensorRT 10 lines were written for this test, in the format of users' published logs (metadata
+parted by U+001E: NVIDIA/TensorRT, issue 4020).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pipeline.engines.trt_log import (
     executed,
     fallbacks,
     first_error,
-    is_out_of_memory,
     make_logger,
     node_precisions,
     read_layers,
+    shortage,
 )
 from tests.qdq_graphs import conv_graph
 
@@ -48,7 +48,7 @@ TEN = (
     "format }], Outputs: [ { Name: y, Location: Device, Dimensions: [1,8,8,8], Format/Datatype: "
     'Row major linear FP32 }], ParameterType: Convolution, Weights: {"Type": "Int8", "Count": 216},'
     ' Bias: {"Type": "Float", "Count": 8}, Activation: RELU, TacticName: ampere_i8816, '
-    "TacticValue: 0x9, StreamId: 0, Metadata: [ONNX Layer: conv_op][ONNX Layer: relu_op]\n"
+    "TacticValue: 0x9, StreamId: 0, Metadata: [ONNX Layer: conv_op]\x1e[ONNX Layer: relu_op]\n"
     "Name: half_op, LayerType: CaskConvolution, Inputs: [ { Name: h, Location: Device, Dimensions: "
     "[1,8,8,8], Format/Datatype: Channel major FP16 format where channel % 8 == 0 }], Outputs: [ { "
     "Name: z, Location: Device, Dimensions: [1,8,8,8], Format/Datatype: Half }], ParameterType: "
@@ -86,6 +86,40 @@ def test_tensorrt_10_lines_are_read() -> None:
     assert node_precisions([copy, conv, half], ["conv_op", "half_op", "gone_op"]) == {
         "conv_op": "int8", "half_op": "fp16", "gone_op": "unknown",
     }  # fmt: skip
+
+
+def test_every_node_of_a_layer_is_read_whatever_parts_them() -> None:
+    """A node that is only second in a fused layer is no less accounted for."""
+    for text in (RTX, TEN):
+        layers = read_layers(_verbose(text))
+        second = next(layer.nodes[1] for layer in layers if len(layer.nodes) > 1)
+        assert node_precisions(layers, [second]) == {second: "int8"}
+
+
+@pytest.mark.parametrize(
+    ("activation", "residual", "weights", "inputs", "precision"),
+    [
+        # An int8 product to which a float map is added.
+        ("Int8", "Row major linear FP32", "Int8", ("int8", "int8", "fp32"), "int8"),
+        # A float product; that the map added to it is int8 makes it no other.
+        ("Int8", "Int8", "Float", ("int8", "fp32", "int8"), "fp32"),
+        ("Half", "Int8", "Half", ("fp16", "fp16", "int8"), "fp16"),
+    ],
+)
+def test_a_fused_residual_is_no_factor(
+    activation: str, residual: str, weights: str, inputs: tuple[str, ...], precision: str
+) -> None:
+    row = (
+        "Name: conv + add, LayerType: CaskConvolution, Inputs: [ { Name: x, Location: Device, "
+        f"Dimensions: [1,8,8,8], Format/Datatype: {activation} }}, {{ Name: skip, Location: "
+        f"Device, Dimensions: [1,8,8,8], Format/Datatype: {residual} }}], Outputs: [ {{ Name: y, "
+        "Location: Device, Dimensions: [1,8,8,8], Format/Datatype: Half }], ParameterType: "
+        f'Convolution, Weights: {{"Type": "{weights}", "Count": 576}}, HasResidual: 1, TacticName: '
+        "sm80, StreamId: 0, Metadata: [ONNX Layer: conv]\x1e[ONNX Layer: add]\n"
+    )
+    (layer,) = read_layers(_verbose("Layers:\n" + row))
+    assert layer.inputs == inputs
+    assert layer.precision == precision
 
 
 def _layer(kind: str, inputs: tuple[str, ...], *nodes: str) -> Layer:
@@ -131,18 +165,62 @@ def test_the_last_table_counts_and_a_cut_line_is_harmless() -> None:
         read_layers(_verbose(RTX[:end]))
 
 
+NO_KERNEL = "Error Code 10: Internal Error (Could not find any implementation for node conv_op.)"
+SKIPPED = "Skipping tactic 0 due to insuficient memory on requested size of 29147520 detected."
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "short"),
     [
-        "Requested amount of GPU memory (1 bytes) could not be allocated. OutOfMemory",
-        "Tactic Selection: no tactics to implement the operation within workspace limit.",
-        "Error Code 2: OutOfMemory (no further information)",
-        "CUDA error 2 for 1024-byte allocation.",
+        ("Requested amount of GPU memory (1 bytes) could not be allocated. OutOfMemory", "memory"),
+        ("Error Code 2: OutOfMemory (no further information)", "memory"),
+        ("CUDA error 2 for 1024-byte allocation.", "memory"),
+        ("CUDA error 209 launching the kernel", None),
+        ("Tactic Selection: no tactics to implement the operation within workspace limit.",
+         "workspace"),
+        ("Could not find any implementation for node c due to insufficient workspace. See verbose",
+         "workspace"),
+        (NO_KERNEL, None),
     ],
-)
-def test_memory_running_out_is_recognised(text: str) -> None:
-    assert is_out_of_memory([LogLine("ERROR", text)])
-    assert not is_out_of_memory([LogLine("VERBOSE", text)])
+)  # fmt: skip
+def test_what_was_short_is_told_by_errors(text: str, short: str | None) -> None:
+    assert shortage([LogLine("ERROR", text)]) == short
+    assert shortage([LogLine("VERBOSE", text)]) is None
+    assert shortage([LogLine("WARNING", text)]) is None
+
+
+def test_a_warning_tells_only_where_no_kernel_was_left() -> None:
+    """Kernels are left out for want of memory in many a build that fails for another reason."""
+    warned = LogLine("WARNING", SKIPPED)
+    assert shortage([warned, LogLine("ERROR", NO_KERNEL)]) == "memory"
+    assert (
+        shortage([warned, LogLine("ERROR", "node conv_op: kernel weights have wrong size")]) is None
+    )
+
+
+class _Trt:
+    """What a logger needs of TensorRT's module."""
+
+    class ILogger:
+        pass
+
+
+def test_verbose_chatter_never_displaces_the_table_or_an_error() -> None:
+    logger = make_logger(_Trt)
+    for i in range(1000):
+        logger.log("Severity.VERBOSE", f"Tactic {i} Time: 0.1")
+    logger.log("Severity.VERBOSE", TEN)
+    logger.log("Severity.ERROR", "the reason")
+    assert [line.severity for line in logger.lines] == ["VERBOSE", "ERROR"]
+    assert len(read_layers(logger.lines)) == 3
+    assert first_error(logger.lines) == "the reason"
+
+
+def test_a_logger_that_is_bounded_keeps_what_is_newest() -> None:
+    logger = make_logger(_Trt, most=2)
+    for text in ("first", "second", "third"):
+        logger.log("Severity.ERROR", text)
+    assert [line.text for line in logger.lines] == ["second", "third"]
 
 
 def test_the_first_telling_error_is_one_line() -> None:

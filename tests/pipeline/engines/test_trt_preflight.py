@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from pipeline.engines.cuda_driver import GpuFacts
-from pipeline.engines.trt_preflight import BuiltWith, Here, check_fits, cuda_major, this_platform
+from pipeline.engines.tensorrt import import_flavour
+from pipeline.engines.trt_preflight import (
+    BuiltWith,
+    Here,
+    check_fits,
+    cuda_major,
+    known_capabilities,
+    this_platform,
+)
 from pipeline.errors import ArtifactError
 
 ORIN = GpuFacts("Orin", (8, 7), 32 << 30, (12, 6))
@@ -22,6 +30,11 @@ RTX = BuiltWith(
 )
 ADA = GpuFacts("NVIDIA GeForce RTX 4090", (8, 9), 24 << 30, (13, 0))
 DESK = Here("1.7.1.116", 13, "linux-x86_64", ADA)
+
+
+# The modules of the Orin family go by one name: AGX Orin has 16 multiprocessors, Orin Nano 8.
+HERE_NX = replace(HERE, gpu=replace(ORIN, multiprocessors=16))
+KNOWN = ("7.5", "8.0", "8.6", "8.9", "12.0")
 
 
 def _check(built: BuiltWith, here: Here) -> None:
@@ -47,6 +60,13 @@ def _with(built: BuiltWith, **changes: Any) -> BuiltWith:
         (_with(ENGINE, hardware="same-capability", gpu="Orin NX"), HERE),
         (RTX, DESK),
         (_with(RTX, capabilities=("8.6", "8.9")), DESK),
+        (RTX, replace(DESK, known=KNOWN)),
+        (_with(ENGINE, multiprocessors=16, memory=64 << 30), HERE_NX),
+        # Widened, or not known of one side.
+        (_with(ENGINE, multiprocessors=8, hardware="same-capability"), HERE_NX),
+        (_with(ENGINE, multiprocessors=8, hardware="ampere+"), HERE_NX),
+        (ENGINE, HERE_NX),
+        (_with(ENGINE, multiprocessors=8), HERE),
     ],
 )
 def test_what_fits_passes(built: BuiltWith, here: Here) -> None:
@@ -87,6 +107,17 @@ def test_what_fits_passes(built: BuiltWith, here: Here) -> None:
         (_with(RTX, capabilities=("8.6",)), DESK, "8.6", "8.9 (NVIDIA GeForce RTX 4090)"),
         (RTX, replace(DESK, gpu=GpuFacts("T4", (7, 5), 1, (13, 0))), "8.0 or newer", "7.5 (T4)"),
         (RTX, replace(DESK, gpu=replace(ADA, driver=(12, 4))), "CUDA 13", "CUDA 12.4"),
+        (
+            _with(ENGINE, multiprocessors=8, memory=8 << 30), HERE_NX,
+            "Orin, 8 multiprocessors, 8 GiB", "16 multiprocessors and 32 GiB",
+        ),
+        (
+            RTX, replace(DESK, gpu=GpuFacts("H200", (9, 0), 1, (13, 0)), known=KNOWN),
+            "8.0, 8.6, 8.9, 12.0,", "9.0 (H200)",
+        ),
+        (
+            RTX, replace(DESK, gpu=ORIN, known=KNOWN), "8.0, 8.6, 8.9, 12.0,", "8.7 (Orin)",
+        ),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_line_with_both_sides(
@@ -104,5 +135,11 @@ def test_what_does_not_fit_is_one_line_with_both_sides(
 
 def test_this_machine_can_be_said() -> None:
     assert "-" in this_platform()
+    assert known_capabilities(object()) == ()
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
     assert cuda_major("tensorrt-rtx") in (12, 13)
+    known = known_capabilities(import_flavour("tensorrt-rtx", why="this test"))
+    assert {"8.6", "8.9"} <= set(known)
+    # If this fails, it has come to build for servers or Jetsons: so much the better, and say so in
+    # docs/tensorrt.md.
+    assert not {"8.7", "9.0"} & set(known)

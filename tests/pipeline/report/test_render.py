@@ -17,7 +17,7 @@ from pipeline.errors import MissingDependencyError, SinkError
 from pipeline.report.evaluate import evaluate
 from pipeline.report.pictures import PicturedFrame, picture_frames
 from pipeline.report.render import render_html, render_junit, render_markdown, write_report
-from pipeline.report.schema import Report, SensitivityRow
+from pipeline.report.schema import FloatLayer, FloatLayers, Report, SensitivityRow
 from pipeline.report.summarise import ReportOptions, summarise
 from tests.pipeline.report.doubles import SHAPE, PaintedFrames, contestants, painted
 
@@ -204,3 +204,27 @@ def test_a_missing_jinja2_names_the_extra(
     with pytest.raises(MissingDependencyError, match="jinja2") as missing:
         render_html(made[0])
     assert "repmlp-edge[report]" in (missing.value.hint or "")
+
+
+def test_layers_that_fell_back_to_float_are_named() -> None:
+    """In every form; and nothing is said where nothing is known."""
+    found = FloatLayers(
+        fallback=[FloatLayer(name="stage1|fc3", precision="fp16")], by_design=["<head>"]
+    )
+    report, pictures = _report(painted(3, error=0.3), float_layers=found)
+    page = Page(render_html(report, pictures))
+    assert "float-layers" in page.ids
+    text = " ".join(" ".join(page.text).split())
+    assert (
+        "1 heavy layer that was quantized runs in float (left in float by the quantizer: 1)."
+        in text
+    )
+    assert "stage1|fc3 fp16" in text
+    assert "<head>" in page.text
+    markdown = render_markdown(report)
+    assert "- stage1\\|fc3: fp16" in markdown.splitlines()
+    assert report.model_dump()["float_layers"] == found.model_dump()
+    report, pictures = _report(painted(3, error=0.3))
+    assert report.float_layers is None
+    assert "float-layers" not in Page(render_html(report, pictures)).ids
+    assert "in float" not in render_markdown(report)

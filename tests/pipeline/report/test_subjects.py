@@ -108,6 +108,21 @@ def test_identity_is_of_contents_not_of_places(tmp_path: Path) -> None:
     json.dumps([first.identity(), first.provenance(), machine()], allow_nan=False)
 
 
+def test_layers_that_fell_back_are_those_of_the_manifest(tmp_path: Path) -> None:
+    facts = {
+        "backend": "tensorrt", "precision": "int8", "float_fallback": ["b"],
+        "float_by_design": ["c"], "nodes": {"a": "int8", "b": "fp16", "c": "fp32"},
+    }  # fmt: skip
+    found = _subject(tmp_path, facts=facts).float_layers()
+    assert found is not None
+    assert found.model_dump() == {
+        "fallback": [{"name": "b", "precision": "fp16"}], "by_design": ["c"],
+    }  # fmt: skip
+    for unknown in ({"backend": "openvino"}, {"precision": "fp32"}):
+        assert _subject(tmp_path, facts=facts | unknown).float_layers() is None
+    assert _subject(tmp_path, bare=True).float_layers() is None
+
+
 def test_a_tensorrt_engine_has_its_exact_graph_beside_it(tmp_path: Path) -> None:
     """Not OpenVINO's, though that lies in the store under the same history."""
     _store(tmp_path, "1", HISTORY)

@@ -122,6 +122,25 @@ def test_a_gpu_that_appears_makes_it_another_build(
     assert stage.key(inputs) != before
 
 
+def test_a_gpu_that_appears_runs_it_and_may_run_its_host_code(
+    tmp_path: Path, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version-compatible engine carries code, which only its own build knows to be harmless."""
+    asked: list[bool] = []
+
+    def refuse(_path: Path, _manifest: Any, *, allow_host_code: bool = False) -> None:
+        asked.append(allow_host_code)
+        raise EngineError("engine 'm' is not valid on this machine")
+
+    ada = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
+    monkeypatch.setattr("pipeline.stages.build_tensorrt.find_gpu", lambda: ada)
+    monkeypatch.setattr("pipeline.stages.build_tensorrt.open_tensorrt", refuse)
+    built = _run(Store(tmp_path), frames, int8_build)
+    assert asked == [True]
+    assert built.facts["agreement"] is None
+    assert built.facts["not_executed"] == "engine 'm' is not valid on this machine (NVIDIA L4)"
+
+
 def test_a_second_run_is_cached_and_a_second_build_gives_the_same_bytes(
     store: Store, frames: FrameList, int8_build: BuildResult, tmp_path: Path
 ) -> None:

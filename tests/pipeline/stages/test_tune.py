@@ -223,6 +223,8 @@ def test_the_command_says_what_it_chose_and_that_it_was_found(
     ("more", "expected"),
     [
         ([], {"goal": "throughput", "streams": 0, "threads": 0, "slots": 0}),
+        (["--allow-host-code"],
+         {"goal": "throughput", "streams": 0, "threads": 0, "slots": 0, "allow_host_code": True}),
         (["--realtime"], {"goal": "latency", "streams": 0, "threads": 0, "slots": 0}),
         (["--streams", "3", "--threads", "2", "--tiles", "cover"],
          {"goal": "throughput", "streams": 3, "threads": 2, "slots": run_video.COVER_SLOTS}),
@@ -242,7 +244,7 @@ def test_the_runner_asks_for_what_counts(
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(EngineError, match="enough"):
         run_video.main()
-    assert asked == expected
+    assert asked == {"allow_host_code": False} | expected
 
 
 @pytest.mark.parametrize("fits", [True, False])

@@ -1,0 +1,94 @@
+"""What ``open_engine`` hands to each runtime, and what it refuses before it asks one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline import build_engines
+from pipeline.artifact import Artifact, Manifest, sha256_of
+from pipeline.engines import tensorrt
+from pipeline.engines.opening import manifest_of, open_engine
+from pipeline.errors import UsageError
+from pipeline.stages import compare
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    """A file that passes for a TensorRT engine until TensorRT reads it."""
+    path = tmp_path / "a.engine"
+    path.write_bytes(b"plan")
+    manifest = Manifest(
+        kind="engine", main=path.name, files={path.name: sha256_of(path)}, key="k",
+        facts={"backend": "tensorrt", "agreement": {}},
+    )  # fmt: skip
+    manifest_of(path).write_bytes(manifest.to_json())
+    return path
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """How TensorRT engines were opened, instead of opening them."""
+    found: list[dict[str, Any]] = []
+
+    def note(_path: Path, _manifest: Manifest, **options: Any) -> None:
+        found.append(options)
+
+    for module in (tensorrt, build_engines, compare):
+        monkeypatch.setattr(module, "open_tensorrt", note)
+    return found
+
+
+@pytest.mark.parametrize("cpus", [1, 64])
+@pytest.mark.parametrize(("slots", "opened"), [(0, tensorrt.DEFAULT_SLOTS), (1, 2), (8, 8)])
+def test_slots_of_a_gpu_do_not_come_from_its_cpus(
+    plan: Path, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, cpus: int,
+    slots: int, opened: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("pipeline.engines.setups.cpu_count", lambda: cpus)
+    open_engine(plan, slots=slots, goal="throughput")
+    assert [options["slots"] for options in asked] == [opened]
+
+
+@pytest.mark.parametrize("option", ["threads", "streams"])
+def test_what_is_for_a_cpu_is_refused_for_a_gpu(plan: Path, option: str) -> None:
+    with pytest.raises(
+        UsageError, match=rf"--{option} 4: 'a\.engine' .* runs on the GPU"
+    ) as caught:
+        open_engine(plan, **{option: 4})  # type: ignore[arg-type]  # by name
+    assert caught.value.hint is not None
+    assert f"leave --{option} out" in caught.value.hint
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_host_code_is_allowed_only_when_told(
+    plan: Path, asked: list[dict[str, Any]], allowed: bool
+) -> None:
+    open_engine(plan, allow_host_code=allowed)
+    assert [options["allow_host_code"] for options in asked] == [allowed]
+
+
+@pytest.mark.parametrize("name", ["a.xml", "a.onnx"])
+def test_allowing_host_code_where_there_can_be_none_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UsageError, match=f"--allow-host-code: '{name}' is no TensorRT engine"):
+        open_engine(tmp_path / name, allow_host_code=True)
+
+
+def test_a_build_may_open_what_it_has_just_made(
+    plan: Path, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a version-compatible engine is built, refused, and the build ends with an error."""
+    artifact = Artifact(
+        Manifest.from_json(manifest_of(plan).read_bytes()), manifest_of(plan)
+    )  # fmt: skip
+    build_engines.open_built(artifact)
+    monkeypatch.setattr(compare, "OnnxRuntimeEngine", lambda _path: None)
+    artifact.manifest.files["a.onnx"] = "0"
+    floating = SimpleNamespace(path=Path("fp32.onnx"))
+    names = [name for name, _engine in compare._members([floating, artifact])]  # type: ignore[list-item]  # only its path is asked for
+    assert names == ["fp32", "tensorrt graph", "tensorrt engine"]
+    assert [options["allow_host_code"] for options in asked] == [True, True]

@@ -1,0 +1,75 @@
+"""The recorded command gives back the options it was made of, read by the command's own parser."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibration.quantize import QuantizeSettings
+from pipeline.artifact import Manifest
+from pipeline.build import BuildOptions, GateLimits, TensorRTOptions
+from pipeline.build_command import rebuild_command
+from pipeline.engines import tensorrt
+from pipeline.engines.trt_builder import BuilderOptions
+from scripts.build_engine import build_options, build_parser
+
+PLAIN = BuildOptions(backend="tensorrt", dataset=Path("data"))
+FULL = BuildOptions(
+    backend="tensorrt", precision="int8", checkpoint=Path("my nets/a.safetensors"),
+    preset="edge-s", shape=(256, 512), batch=2, opset=18, dataset=Path("data"), frames=9,
+    split="test", force_split=True, output=Path("out"), injection="full", min_agreement=0.97,
+    settings=QuantizeSettings(estimator="minmax"), gate=GateLimits(0.25, 1.5), search=True,
+    calibration_shape=(128, 256),
+    tensorrt=TensorRTOptions(
+        flavour="tensorrt", labels=True, strict_int8=True,
+        builder=BuilderOptions(
+            workspace_mib=512, optimization_level=2, timing_cache=True, version_compatible=True,
+            hardware="ampere+",
+        ),
+    ),
+)  # fmt: skip
+TUNED = replace(PLAIN, finetune=40)
+RANDOM = replace(PLAIN, random_weights=True, precision="fp16")
+
+
+@pytest.mark.parametrize("options", [PLAIN, FULL, TUNED, RANDOM], ids=lambda o: o.precision)
+def test_it_parses_to_the_options_it_was_made_of(options: BuildOptions) -> None:
+    program, script, *words = shlex.split(rebuild_command(options))
+    assert (program, script) == ("python", "scripts/build_engine.py")
+    assert build_options(build_parser().parse_args(words)) == options
+
+
+def test_every_option_is_thought_of() -> None:
+    """Of a new one somebody has to say whether it belongs into the command."""
+    changed = {
+        field.name
+        for field in fields(BuildOptions)
+        for options in (FULL, TUNED, RANDOM)
+        if getattr(options, field.name) != getattr(BuildOptions(), field.name)
+    }
+    assert {field.name for field in fields(BuildOptions)} - changed == {"tune"}  # OpenVINO's
+    builder = {
+        name
+        for name in BuilderOptions.model_fields
+        if getattr(FULL.tensorrt.builder, name) != getattr(BuilderOptions(), name)
+    }
+    assert set(BuilderOptions.model_fields) - builder == {"compute_capabilities"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"rebuild": "python3 edge.py build --workspace 64"},
+         "python3 edge.py build --workspace 64"),
+        ({}, "python scripts/build_engine.py --backend tensorrt --precision int8"),
+    ],
+)  # fmt: skip
+def test_the_hint_is_what_was_recorded(facts: dict[str, Any], said: str) -> None:
+    manifest = Manifest(
+        kind="engine", main="m.engine", files={}, key="", facts={"precision": "int8"} | facts
+    )
+    assert tensorrt.rebuild_command(manifest) == said
