@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engines.base import Engine
-from pipeline.errors import UsageError
 from pipeline.inference import Segmenter
 from pipeline.tiles import DEFAULT_OVERLAP, TileMode
+from pipeline.video.checks import check_request
 from pipeline.video.draw import Painter, Style
+from pipeline.video.names import file_names, label_folders, output_paths, title
 from pipeline.video.output import Controls
 from pipeline.video.roi import RegionSpec
 from pipeline.video.runner import Opener, Runner, RunnerOptions, Stream
@@ -76,9 +76,10 @@ class Session:
     """
 
     def __init__(self, engine: Engine, request: Request, *, opener: Opener = open_reader) -> None:
-        _check(request)
+        check_request(request)
         self._engine = engine
         self._request = request
+        self._files = file_names([spec.name for spec in request.sources])
         self.controls = Controls(snapshots=request.snapshots)
         segmenter = Segmenter(
             engine, tiles=request.tiles, overlap=request.overlap, scale=request.scale
@@ -99,9 +100,8 @@ class Session:
         )
         self.server = self._serve()
         try:
-            self._names = unique_names([spec.name for spec in request.sources])
-            for spec, name in zip(request.sources, self._names, strict=True):
-                self._add(spec, name)
+            for number, spec in enumerate(request.sources):
+                self._add(spec, number)
         except BaseException:
             self.close()
             raise
@@ -153,20 +153,18 @@ class Session:
         }  # fmt: skip
         return VideoServer(request.http, token=request.token, style=request.style, engine=facts)
 
-    def _add(self, spec: SourceSpec, name: str) -> None:
-        request = self._request
-        alone = len(request.sources) == 1
-        painter = Painter(request.style, _title(spec))
+    def _add(self, spec: SourceSpec, number: int) -> None:
+        request, files = self._request, self._files
+        painter = Painter(request.style, title(spec))
         sinks: list[Sink] = []
         if request.output is not None:
             from pipeline.video.sinks.videofile import VideoFileSink  # imports PyAV
 
-            path = request.output
-            sinks.append(VideoFileSink(path if alone else path.with_stem(f"{path.stem}-{name}")))
+            sinks.append(VideoFileSink(output_paths(request.output, files)[number]))
         if request.labels is not None:
             from pipeline.video.sinks.labels import LabelSink
 
-            sinks.append(LabelSink(request.labels if alone else request.labels / name))
+            sinks.append(LabelSink(label_folders(request.labels, files)[number]))
         if request.window:
             from pipeline.video.sinks.window import WindowSink
 
@@ -175,36 +173,3 @@ class Session:
         stats = self._runner.add(spec, sinks, painter)
         if self.server is not None:
             self._runner.streams[-1].outlet.add(self.server.add(stats, painter))
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """Names that file systems take, one for each, no two alike: ``rtsp://a/b`` -> ``a-b``."""
-    found: list[str] = []
-    for name in names:
-        bare = re.sub(r"^[a-z]+://", "", name)
-        plain = re.sub(r"[^A-Za-z0-9_.]+", "-", bare).strip("-.") or "source"
-        plain = plain[-64:]
-        number = 1
-        while (plain if number == 1 else f"{plain}-{number}") in found:
-            number += 1
-        found.append(plain if number == 1 else f"{plain}-{number}")
-    return found
-
-
-def _title(spec: SourceSpec) -> str:
-    """What stands on the picture: a file's name is enough there."""
-    return Path(spec.name).name if spec.kind in ("file", "images") else spec.name
-
-
-def _check(request: Request) -> None:
-    if not request.sources:
-        raise UsageError("name at least one source, such as cam0, clip.mp4 or streets")
-    live = request.source_options.realtime or any(spec.may_be_live for spec in request.sources)
-    if request.max_latency is not None and not live:
-        raise UsageError(
-            "--max-latency is for live sources: no frame of a file is left out; add --realtime to "
-            "play the file as if it were live"
-        )
-    cameras = [spec.target for spec in request.sources if spec.kind == "camera"]
-    if len(set(cameras)) < len(cameras):
-        raise UsageError("a camera can be opened once only")

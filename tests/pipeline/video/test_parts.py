@@ -18,9 +18,9 @@ from pipeline.engines.base import EngineInfo
 from pipeline.errors import UsageError
 from pipeline.video.frames import JobPool, Region
 from pipeline.video.metrics import Histogram, Rate, StreamStats
+from pipeline.video.names import file_names
 from pipeline.video.patience import Helper, StalledError, StoppedError
 from pipeline.video.roi import parse_roi
-from pipeline.video.session import unique_names
 from pipeline.video.summary import summarise
 from tests.pipeline.video.fakes import wait_until
 
@@ -183,7 +183,7 @@ def test_pool_gives_each_job_once_and_lets_old_sizes_go() -> None:
 
 
 def test_names_for_files_are_plain_and_unique() -> None:
-    names = unique_names(["cam0", "rtsp://h:1/a", "rtsp://h:1/a", "../../x y.mp4", "///", "cam0"])
+    names = file_names(["cam0", "rtsp://h:1/a", "rtsp://h:1/a", "../../x y.mp4", "///", "cam0"])
     assert names == ["cam0", "h-1-a", "h-1-a-2", "x-y.mp4", "source", "cam0-2"]
 
 

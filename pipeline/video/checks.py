@@ -1,0 +1,62 @@
+"""Requests that cannot be met are refused before anything is opened, made or overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UsageError
+from pipeline.video.names import file_names, label_folders, output_paths
+
+if TYPE_CHECKING:
+    from pipeline.video.session import Request
+
+
+def check_request(request: Request) -> None:
+    """Refuse what cannot be, or does not go together.
+
+    Raises:
+        UsageError: naming the option or source at fault.
+    """
+    if not request.sources:
+        raise UsageError("name at least one source, such as cam0, clip.mp4 or streets")
+    live = request.source_options.realtime or any(spec.may_be_live for spec in request.sources)
+    if request.max_latency is not None and not live:
+        raise UsageError(
+            "--max-latency is for live sources: no frame of a file is left out; add --realtime to "
+            "play the file as if it were live"
+        )
+    cameras = [spec.target for spec in request.sources if spec.kind == "camera"]
+    for spec in request.sources:
+        if cameras.count(spec.target) > 1:
+            raise UsageError(f"'{spec.name}': a camera can be opened once only; name it once")
+    _check_inputs_are_kept(request)
+
+
+def _check_inputs_are_kept(request: Request) -> None:
+    """No output may take the place of a source, under whatever name."""
+    streams = file_names([spec.name for spec in request.sources])
+    if request.output is not None:
+        if not request.output.name:
+            raise UsageError("--output '' is no file; name one, such as overlay.mp4")
+        for path in output_paths(request.output, streams):
+            _refuse_same(request, "--output", path, "file", "name another file")
+    folders = label_folders(request.labels, streams) if request.labels is not None else []
+    for folder in folders:
+        _refuse_same(request, "--labels", folder, "images", "name another directory")
+    if request.window:
+        _refuse_same(request, "--snapshots", request.snapshots, "images", "name another directory")
+
+
+def _refuse_same(request: Request, option: str, path: Path, kind: str, advice: str) -> None:
+    for spec in request.sources:
+        if spec.kind == kind and _same(path, Path(spec.target)):
+            raise UsageError(f"{option} '{path}' is the source '{spec.name}' itself; {advice}")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are one file or directory, links and other spellings included."""
+    try:
+        return one.samefile(other)
+    except OSError:  # one of the two is not there
+        return False

@@ -1,0 +1,86 @@
+"""What cannot be asked for is refused before anything is opened, made or overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.video.names import display_names, file_names, printable
+from pipeline.video.session import Request, Session
+from pipeline.video.source import SourceSpec, parse_source
+from tests.pipeline.video.clips import HEIGHT, WIDTH, write_clip
+from tests.pipeline.video.fakes import ColourEngine
+
+
+def refused(request: Request) -> str:
+    """The message with which the session refuses the request."""
+    with pytest.raises(UsageError) as caught:
+        Session(ColourEngine(HEIGHT, WIDTH), request)
+    return str(caught.value)
+
+
+def pictures(folder: Path, count: int = 2) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((20, 30, 3), number, np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize("link", ["as it is", "symbolic", "hard", "dotted"])
+def test_output_that_is_the_source_is_refused_and_the_source_kept(
+    tmp_path: Path, link: str
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 3)
+    before = clip.read_bytes()
+    output = tmp_path / "other.mp4"
+    if link == "symbolic":
+        output.symlink_to(clip)
+    elif link == "hard":
+        output.hardlink_to(clip)
+    else:
+        output = clip if link == "as it is" else tmp_path / ".." / tmp_path.name / "clip.mp4"
+    message = refused(Request([parse_source(str(clip))], output=output))
+    assert message.startswith(f"--output '{output}' is the source '{clip}' itself")
+    assert clip.read_bytes() == before
+
+
+def test_output_named_after_a_source_may_not_be_another_one(tmp_path: Path) -> None:
+    """With several sources the name of each is added, and that may hit one of them."""
+    first, second = write_clip(tmp_path / "a.mp4", 2), tmp_path / "out-x.mp4"
+    second.write_bytes(first.read_bytes())
+    named = SourceSpec("file", str(first), "x")
+    message = refused(Request([named, parse_source(str(second))], output=tmp_path / "out.mp4"))
+    assert str(second) in message
+
+
+def test_pictures_may_not_be_where_labels_or_snapshots_go(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pictures")
+    sources = [parse_source(str(folder))]
+    assert "--labels" in refused(Request(sources, labels=folder))
+    assert "--snapshots" in refused(Request(sources, snapshots=folder, window=True))
+    with Session(ColourEngine(HEIGHT, WIDTH), Request(sources, labels=tmp_path / "l")) as session:
+        assert session.run()["frames"] == 2
+
+
+def test_camera_named_twice_is_told_by_its_name() -> None:
+    cameras = [SourceSpec("camera", "/dev/video7", name) for name in ("cam7", "/dev/video7")]
+    assert "'cam7'" in refused(Request(cameras))
+
+
+def test_output_needs_a_name() -> None:
+    sources = [parse_source("streets"), parse_source("streets")]
+    assert "--output ''" in refused(Request(sources, output=Path()))
+
+
+def test_names_that_are_no_text_become_text() -> None:
+    assert printable("caf\u00e9.mp4") == "caf\u00e9.mp4"
+    assert printable("ok\udcff.mp4") == "ok\ufffd.mp4"
+
+
+def test_names_for_people_differ() -> None:
+    assert display_names(["a", "b", "a", "a", "a #2"]) == ["a", "b", "a #2", "a #3", "a #2 #2"]
+    assert file_names(["a", "a"]) == ["a", "a-2"]
