@@ -70,6 +70,9 @@ def _one_line(error: Exception) -> str | None:
         known += (getattr(module, kind),) if module else ()
     if isinstance(error, known):
         return str(error)
+    if isinstance(error, MemoryError):
+        # NumPy says what it wanted; Python's own says nothing.
+        return f"there is not enough memory: {error}" if str(error) else "there is no memory left"
     if isinstance(error, OSError) and error.errno is not None:
         where = f": '{error.filename}'" if error.filename else ""
         return f"{error.strerror or error}{where}"

@@ -44,6 +44,12 @@ DEFAULT_OVERLAP = 0.25
 MAX_TILES = 4096
 """More tiles than this for one frame is a mistaken scale, not a wish."""
 
+MAX_PICTURE = 1 << 28
+"""Most pixels of a picture: 0.8 GB."""
+
+MAX_TILED = 1 << 29
+"""Most pixels of a frame's tiles together: their logits take 2.5 GB with 19 classes."""
+
 MAX_SIDE = 1 << 16
 """Longest side of a picture, in pixels."""
 
@@ -120,7 +126,7 @@ def plan_tiles(
         scale: for ``cover``, the picture's size over the frame's.
 
     Raises:
-        UsageError: an option out of range, or more than 4096 tiles.
+        UsageError: an option out of range, more than 4096 tiles, or gigabytes for one frame.
         ValueError: a size that is none.
     """
     if min(frame) < 1 or max(frame) > MAX_SIDE:
@@ -134,6 +140,12 @@ def plan_tiles(
         raise UsageError(
             f"covering {picture[0]}x{picture[1]} pixels takes {len(starts[0])}x{len(starts[1])} "
             f"tiles of {tile[0]}x{tile[1]}; lower --overlap or --scale"
+        )
+    pixels = len(starts[0]) * len(starts[1]) * tile[0] * tile[1]
+    if mode == "cover" and (picture[0] * picture[1] > MAX_PICTURE or pixels > MAX_TILED):
+        raise UsageError(
+            f"covering {picture[0]}x{picture[1]} pixels with {len(starts[0])}x{len(starts[1])} "
+            f"tiles of {tile[0]}x{tile[1]} takes gigabytes a frame; lower --overlap or --scale"
         )
     axes = [_axis(starts[d], frame[d], picture[d], tile[d]) for d in range(2)]
     picks = [_picks(axes[d], starts[d], frame[d], picture[d]) for d in range(2)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.video.names import file_names, label_folders, output_paths
+from pipeline.video.source import MAX_PIXELS, STREETS_SIDES
 
 if TYPE_CHECKING:
     from pipeline.video.session import Request
@@ -30,7 +31,21 @@ def check_request(request: Request) -> None:
     for spec in request.sources:
         if cameras.count(spec.target) > 1:
             raise UsageError(f"'{spec.name}': a camera can be opened once only; name it once")
+    _check_size(request)
     _check_inputs_are_kept(request)
+
+
+def _check_size(request: Request) -> None:
+    """What streets can be rendered at: a camera says itself what it can."""
+    size = request.source_options.size
+    if size is None or all(spec.kind != "streets" for spec in request.sources):
+        return
+    least, most = STREETS_SIDES
+    if min(size) < least or max(size) > most or size[0] * size[1] > MAX_PIXELS:
+        raise UsageError(
+            f"--size {size[0]}x{size[1]}: streets have sides of {least} to {most} pixels, "
+            f"and at most {MAX_PIXELS // 1_000_000} million pixels"
+        )
 
 
 def _check_inputs_are_kept(request: Request) -> None:

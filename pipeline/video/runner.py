@@ -30,7 +30,7 @@ from pipeline.video.metrics import StreamStats
 from pipeline.video.output import Controls, Outlet
 from pipeline.video.roi import RegionSpec
 from pipeline.video.sinks.base import Sink
-from pipeline.video.source import Reader, SourceOptions, SourceSpec, open_reader
+from pipeline.video.source import Reader, SourceOptions, SourceSpec, check_frame_size, open_reader
 
 _TICK = 0.1
 """Longest time a thread waits without looking whether it shall stop, in seconds."""
@@ -123,7 +123,7 @@ class Runner:
         feed = Feed(
             spec,
             self._source_options,
-            setup=lambda height, width: self._setup(painter, height, width),
+            setup=lambda height, width: self._setup(spec.name, painter, height, width),
             stop=self.controls.stop,
             wake=self._wake,
             stats=stats,
@@ -207,8 +207,11 @@ class Runner:
 
     # -- frames into the engine --------------------------------------------------------------
 
-    def _setup(self, painter: Painter, height: int, width: int) -> tuple[int, Region | None]:
+    def _setup(
+        self, name: str, painter: Painter, height: int, width: int
+    ) -> tuple[int, Region | None]:
         """For frames of a new size: how many jobs, and the region; tells the painter of edges."""
+        check_frame_size(name, height, width)
         spec = self._options.region
         region = spec.resolve(height, width) if spec is not None else None
         seen = (region.height, region.width) if region is not None else (height, width)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from pipeline.inference import Segmenter
 from pipeline.tiles import DEFAULT_OVERLAP, TileMode
 from pipeline.video.checks import check_request
 from pipeline.video.draw import Painter, Style
-from pipeline.video.names import file_names, label_folders, output_paths, title
+from pipeline.video.names import display_names, file_names, label_folders, output_paths, title
 from pipeline.video.output import Controls
 from pipeline.video.roi import RegionSpec
 from pipeline.video.runner import Opener, Runner, RunnerOptions, Stream
@@ -100,8 +100,9 @@ class Session:
         )
         self.server = self._serve()
         try:
-            for number, spec in enumerate(request.sources):
-                self._add(spec, number)
+            names = display_names([spec.name for spec in request.sources])
+            for number, (spec, name) in enumerate(zip(request.sources, names, strict=True)):
+                self._add(replace(spec, name=name), number)
         except BaseException:
             self.close()
             raise

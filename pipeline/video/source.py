@@ -17,17 +17,20 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.errors import SourceError, UsageError
+from pipeline.tiles import MAX_SIDE
 from pipeline.video.frames import Pixels
+from pipeline.video.names import printable
+from pipeline.video.urls import is_url, read_url, redact
 
 SourceKind: TypeAlias = Literal["camera", "file", "images", "url", "streets"]
 
-URL_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "udp", "rtp", "tcp")
-
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded: no camera makes them, hostile files do."""
+
+STREETS_SIDES = (16, 16384)
+"""Least and greatest side of streets: less has no room for what is drawn, more OpenCV refuses."""
 
 STREETS_SIZE = (512, 1024)
 """Height and width of streets where none is asked for."""
@@ -43,7 +46,7 @@ class SourceSpec:
     Attributes:
         kind: what reads it.
         target: what is opened: a path, a URL with its credentials, a device, a seed.
-        name: for people and files: without credentials.
+        name: for people and files: without credentials, and always text that can be encoded.
     """
 
     kind: SourceKind
@@ -124,7 +127,7 @@ def parse_source(text: str) -> SourceSpec:
     """Read a source's name. Looks at the disk to tell files, directories and devices apart.
 
     Raises:
-        UsageError: a name that is none, or a URL scheme that is not read.
+        UsageError: a name that is none, a URL that is none, or a scheme that is not read.
         SourceError: a file or device that is not there.
     """
     if not text or "\0" in text:
@@ -133,31 +136,33 @@ def parse_source(text: str) -> SourceSpec:
         return SourceSpec("streets", text.partition(":")[2] or "0", text)
     if match := re.fullmatch(r"cam(\d{1,3})", text):
         return SourceSpec("camera", f"/dev/video{match[1]}", text)
-    if match := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]*)://", text):
-        if match[1].lower() not in URL_SCHEMES:
-            raise UsageError(
-                f"'{redact(text)}': a stream's scheme is one of {', '.join(URL_SCHEMES)}"
-            )
-        return SourceSpec("url", text, redact(text))
-    path = Path(text)
+    if is_url(text):
+        return SourceSpec("url", read_url(text), printable(redact(text)))
+    path, name = Path(text), printable(text)
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise SourceError(f"'{text}': {error.strerror or error}") from error
+        raise SourceError(f"'{name}': {error.strerror or error}") from error
     if stat.S_ISCHR(mode):
-        return SourceSpec("camera", text, text)
+        return SourceSpec("camera", text, name)
     if stat.S_ISDIR(mode):
-        return SourceSpec("images", text, text)
+        return SourceSpec("images", text, name)
     if stat.S_ISREG(mode):
-        return SourceSpec("file", text, text)
-    raise SourceError(f"'{text}' is neither a file, a directory of pictures nor a camera")
+        return SourceSpec("file", text, name)
+    raise SourceError(f"'{name}' is neither a file, a directory of pictures nor a camera")
 
 
-def redact(url: str) -> str:
-    """A URL without user, password, query and fragment: any of them may hold a secret."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+def check_frame_size(name: str, height: int, width: int) -> None:
+    """Refuse frames of a source that are too long to be tiled.
+
+    Raises:
+        SourceError: naming the source.
+    """
+    if max(height, width) > MAX_SIDE:
+        raise SourceError(
+            f"'{name}' has frames of {height}x{width} (height x width); the longest side may have "
+            f"{MAX_SIDE} pixels"
+        )
 
 
 def open_reader(spec: SourceSpec, options: SourceOptions) -> Reader:

@@ -23,6 +23,9 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 _BOUNDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 """Upper bounds of the latency buckets, in seconds."""
 
+_LABELS = ["stream", "source"]
+"""The number, as in ``/streams/0.mjpg``, stays what it is where a source changes its name."""
+
 _COUNTERS: tuple[tuple[str, str, Callable[[StreamStats], float]], ...] = (
     ("frames", "Frames that went through everything", lambda s: s.shown),
     ("captured_frames", "Frames decoded", lambda s: s.captured),
@@ -41,36 +44,41 @@ class _StreamCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read every stream's figures, at this moment."""
         for name, text, read in _COUNTERS:
-            counter = CounterMetricFamily(f"repmlp_edge_{name}", text, labels=["source"])
-            for stats in self._streams:
-                counter.add_metric([stats.source], read(stats))
+            counter = CounterMetricFamily(f"repmlp_edge_{name}", text, labels=_LABELS)
+            for labels, stats in self._labelled():
+                counter.add_metric(labels, read(stats))
             yield counter
         now = perf_counter()
         rate = GaugeMetricFamily(
-            "repmlp_edge_fps", "Frames a second, over the last two seconds", labels=["source"]
+            "repmlp_edge_fps", "Frames a second, over the last two seconds", labels=_LABELS
         )
         away = GaugeMetricFamily(
-            "repmlp_edge_away_seconds", "How long a live source has been away", labels=["source"]
+            "repmlp_edge_away_seconds", "How long a live source has been away", labels=_LABELS
         )
-        for stats in self._streams:
-            rate.add_metric([stats.source], stats.rate.value(now))
-            away.add_metric([stats.source], stats.away_for(now))
+        for labels, stats in self._labelled():
+            rate.add_metric(labels, stats.rate.value(now))
+            away.add_metric(labels, stats.away_for(now))
         yield rate
         yield away
         latency = HistogramMetricFamily(
             "repmlp_edge_latency_seconds", "From capture until every sink had the frame",
-            labels=["source"],
+            labels=_LABELS,
         )  # fmt: skip
         stages = HistogramMetricFamily(
             "repmlp_edge_stage_seconds", "Time a frame spends in each stage",
-            labels=["source", "stage"],
+            labels=[*_LABELS, "stage"],
         )  # fmt: skip
-        for stats in self._streams:
-            latency.add_metric([stats.source], _buckets(stats.latency), stats.latency.total)
+        for labels, stats in self._labelled():
+            latency.add_metric(labels, _buckets(stats.latency), stats.latency.total)
             for stage, histogram in stats.stages.items():
-                stages.add_metric([stats.source, stage], _buckets(histogram), histogram.total)
+                stages.add_metric([*labels, stage], _buckets(histogram), histogram.total)
         yield latency
         yield stages
+
+    def _labelled(self) -> Iterator[tuple[list[str], StreamStats]]:
+        """Each stream with its labels' values."""
+        for number, stats in enumerate(self._streams):
+            yield [str(number), stats.source], stats
 
 
 class Exposition:

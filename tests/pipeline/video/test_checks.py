@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.tiles import plan_tiles
 from pipeline.video.names import display_names, file_names, printable
 from pipeline.video.session import Request, Session
 from pipeline.video.source import SourceSpec, parse_source
@@ -84,3 +85,11 @@ def test_names_that_are_no_text_become_text() -> None:
 def test_names_for_people_differ() -> None:
     assert display_names(["a", "b", "a", "a", "a #2"]) == ["a", "b", "a #2", "a #3", "a #2 #2"]
     assert file_names(["a", "a"]) == ["a", "a-2"]
+
+
+def test_a_frame_that_takes_gigabytes_is_refused() -> None:
+    """It used to be asked of the memory: 5.21 GiB for 4K frames at --scale 15."""
+    for scale, overlap in ((15.0, 0.0), (3.0, 0.9)):
+        with pytest.raises(UsageError, match="lower --overlap or --scale"):
+            plan_tiles((2160, 3840), (512, 1024), mode="cover", overlap=overlap, scale=scale)
+    assert plan_tiles((2160, 3840), (512, 1024), mode="cover", overlap=0.5).count > 1

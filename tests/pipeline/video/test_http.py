@@ -231,7 +231,8 @@ def test_metrics_are_what_prometheus_reads() -> None:
         assert (status, headers["Content-Type"].partition(";")[0]) == (200, "text/plain")
         families = {f.name: f for f in text_string_to_metric_families(body.decode())}
         assert families["repmlp_edge_frames"].samples[0].value == 4
-        assert families["repmlp_edge_dropped_frames"].samples[0].labels == {"source": "cam0"}
+        labels = {"stream": "0", "source": "cam0"}
+        assert families["repmlp_edge_dropped_frames"].samples[0].labels == labels
         assert families["repmlp_edge_dropped_frames"].samples[0].value == 5
         buckets = {
             sample.labels["le"]: sample.value

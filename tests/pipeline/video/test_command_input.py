@@ -1,0 +1,85 @@
+"""``run_video.py`` and input that nobody meant: odd names, sizes that cannot be, secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pipeline import console
+from tests.pipeline.video.clips import read_clip, write_clip
+from tests.pipeline.video.test_command import run
+
+
+def refusal(*arguments: object, **environment: str) -> str:
+    """The one line with which the command refuses, its exit code being 2."""
+    done = run(*arguments, **environment)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def picture(folder: Path, height: int, width: int) -> Path:
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.full((height, width, 3), 90, np.uint8))
+    return folder
+
+
+def test_file_name_that_is_no_text_is_drawn_and_reported(tmp_path: Path) -> None:
+    """OpenCV crashed on the lone surrogate by which Python carries such a byte."""
+    clip = tmp_path / os.fsdecode(b"ok\xff.mp4")
+    write_clip(tmp_path / "ok.mp4", 5).rename(clip)
+    out = tmp_path / "out.mp4"
+    done = run(clip, "--output", out, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["source"] == f"{tmp_path}/ok\ufffd.mp4"
+    assert len(read_clip(out)) == 5
+
+
+def test_one_file_twice_is_two_streams_with_a_name_each(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 4)
+    done = run(clip, clip, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["source"] == [str(clip), f"{clip} #2"]
+
+
+@pytest.mark.parametrize("height", [1, 70_000])
+def test_frames_too_long_to_be_tiled_name_their_source(tmp_path: Path, height: int) -> None:
+    folder = picture(tmp_path / "long", height, 70_001 - height)
+    line = refusal(folder, "--labels", tmp_path / "labels")
+    assert f"'{folder}' has frames of {height}x{70_001 - height}" in line
+    assert "65536" in line
+
+
+@pytest.mark.parametrize("size", ["1x1", "15x64", "1x99999", "16x16385", "60000x60000"])
+def test_streets_of_an_impossible_size_are_refused(size: str) -> None:
+    assert f"--size {size}: streets have sides of 16 to 16384" in refusal("streets", "--size", size)
+
+
+def test_streets_of_the_least_size_run() -> None:
+    done = run("streets", "--size", "16x16", "--max-frames", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["frames"] == 2
+
+
+def test_no_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "stderr", Console(stderr=True, highlight=False))
+    monkeypatch.setattr("signal.signal", lambda *_arguments: None)
+
+    def main() -> int:
+        np.empty((1 << 60,), np.uint8)
+        return 0
+
+    with pytest.raises(SystemExit) as done:
+        console.run_command(main)
+    assert done.value.code == 2
+    assert "error: there is not enough memory: Unable to allocate" in capfd.readouterr().err
