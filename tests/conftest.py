@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
+import pytest
 from hypothesis import settings
+
+from pipeline import console
 
 # How long an example takes says how busy the machine is: no test may fail for that.
 settings.register_profile("repmlp-edge", deadline=None)
 settings.load_profile("repmlp-edge")
+
+
+@pytest.fixture(autouse=True)
+def _commands_end_themselves_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that one test has left behind must not have the next one's command end pytest."""
+    monkeypatch.setattr(console, "end_process", sys.exit)

@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_left: list[threading.Thread] = []
+"""Threads whose call did not return in time."""
+
 _TICK = 0.05
 """How long a stop request may go unnoticed, in seconds."""
 
@@ -27,6 +30,16 @@ class StalledError(Exception):
 
 class StoppedError(Exception):
     """Waiting was given up because the runner stops."""
+
+
+def calls_left_behind() -> bool:
+    """Whether a call is still under way for which nobody waits any more.
+
+    Then the process must be left without the interpreter's own farewell: that ends such a thread
+    as soon as it comes back from its library, in the middle of C++ code that is not made for it,
+    and the process aborts.
+    """
+    return any(thread.is_alive() for thread in _left)
 
 
 class Helper:
@@ -75,6 +88,7 @@ class Helper:
                     stopping, deadline = True, min(deadline, now + _GRACE)
                 if now >= deadline:
                     self._retired = True
+                    _left.append(self._thread)
                     raise StoppedError if stopping else StalledError
                 self._state.wait(min(deadline - now, _TICK))
             result, error = self._outcome

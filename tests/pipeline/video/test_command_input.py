@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,7 @@ from rich.console import Console
 
 from pipeline import console
 from tests.pipeline.video.clips import read_clip, write_clip
-from tests.pipeline.video.test_command import run
+from tests.pipeline.video.test_command import FAKE, ROOT, environment, run
 
 
 def refusal(*arguments: object, **environment: str) -> str:
@@ -67,6 +69,48 @@ def test_streets_of_the_least_size_run() -> None:
     done = run("streets", "--size", "16x16", "--max-frames", "2", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["frames"] == 2
+
+
+_HANGS = """
+import ctypes, runpy, sys
+sys.path.insert(0, {root!r})
+from calibration import streets
+class Slow:
+    def __init__(self, *_arguments): pass
+    def render(self, _number):
+        # A call of C that gives up the interpreter and comes back while it takes its leave.
+        ctypes.CDLL(None).usleep(1_700_000)
+streets.StreetScene = Slow
+import atexit
+atexit.register(print, "the interpreter's own farewell", file=sys.stderr)
+sys.argv = ["run_video.py", "streets", "--read-timeout", "0.1"]
+runpy.run_path({fake!r}, run_name="__main__")
+"""
+
+
+def test_a_call_left_behind_does_not_abort_the_process() -> None:
+    code = _HANGS.format(root=str(ROOT), fake=str(FAKE))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+        env=environment(),
+    )  # fmt: skip
+    assert "error: 'streets': nothing came for 0.1 s" in done.stderr
+    assert done.returncode == 2, done.stderr
+    assert "terminate" not in done.stderr
+    assert "farewell" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_summary_that_cannot_be_printed_names_stdout(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 2)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, str(FAKE), str(clip), "--json"], stdout=full, stderr=subprocess.PIPE,
+            text=True, timeout=60, check=False, env=environment(),
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert "error: stdout: No space left on device" in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_no_memory_is_one_line(
