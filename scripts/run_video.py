@@ -39,12 +39,12 @@ from pipeline.video.draw import DEFAULT_OPACITY, Style, parse_classes
 from pipeline.video.metrics import StreamStats
 from pipeline.video.roi import parse_roi
 from pipeline.video.session import Request, Session
+from pipeline.video.sinks.base import TOKEN_VARIABLE
 from pipeline.video.sinks.window import display_available
 from pipeline.video.source import SourceOptions, parse_source
 
 ENGINES = Path(__file__).resolve().parent.parent / "engines"
 COVER_SLOTS = 8
-TOKEN_VARIABLE = "REPMLP_EDGE_HTTP_TOKEN"  # noqa: S105  # the variable's name, not a token
 
 
 def build_parser() -> Parser:
@@ -230,7 +230,7 @@ def main() -> int:
         if "tuning_ignored" in info.extra:
             say(escape(info.extra["tuning_ignored"]))
         if session.server is not None:
-            say(f"showing at [bold]{session.server.url}[/]")
+            say(f"showing at [bold]{escape(session.server.url)}[/]")
         elif not (request.output or request.labels or request.window):
             warn("nothing is shown or written: give --output, --labels or --http")
         with stop_on_signals(session.controls.stop.set) as signalled, status_line(session) as poll:

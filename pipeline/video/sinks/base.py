@@ -13,6 +13,9 @@ from pipeline.errors import SinkError
 from pipeline.video.frames import Frame, Pixels, Segmentation
 from pipeline.video.metrics import StreamStats
 
+TOKEN_VARIABLE = "REPMLP_EDGE_HTTP_TOKEN"  # noqa: S105  # the variable's name, not a token
+"""Where the environment may hold what viewers beyond this machine must know."""
+
 
 @dataclass(frozen=True)
 class Shown:

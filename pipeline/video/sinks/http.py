@@ -22,10 +22,12 @@ import threading
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
+from urllib.parse import quote
 
 from pipeline.errors import SinkError, UsageError
 from pipeline.video.draw import Painter, Style
 from pipeline.video.metrics import StreamStats
+from pipeline.video.sinks.base import TOKEN_VARIABLE
 from pipeline.video.sinks.http_requests import Handler, Server
 from pipeline.video.sinks.mjpeg import Channel, MjpegSink
 from pipeline.video.sinks.prometheus import Exposition
@@ -86,11 +88,14 @@ class VideoServer:
         self, address: Address, *, token: str | None, style: Style, engine: dict[str, Any]
     ) -> None:
         if token is not None and len(token) < LEAST_TOKEN:
-            raise UsageError(f"the HTTP token must have at least {LEAST_TOKEN} characters")
+            raise UsageError(
+                f"{TOKEN_VARIABLE} must have at least {LEAST_TOKEN} characters: shorter ones can "
+                "be guessed; without it a token is made up"
+            )
         if token is None and not address.loopback:
             token = secrets.token_urlsafe(24)
         self.token = token
-        self.loopback = address.loopback
+        self.hosts = frozenset({"localhost", "127.0.0.1", "::1", address.host.lower()})
         self.session = secrets.token_urlsafe(24)
         self._style = style
         self._engine = engine
@@ -123,7 +128,7 @@ class VideoServer:
         host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(  # noqa: S104  # compared, not bound
             self._host, f"[{self._host}]" if ":" in self._host else self._host
         )
-        query = f"/?token={self.token}" if self.token else "/"
+        query = f"/?token={quote(self.token, safe='')}" if self.token else "/"
         return f"http://{host}:{self.port}{query}"
 
     def add(self, stats: StreamStats, painter: Painter) -> MjpegSink:

@@ -48,6 +48,7 @@ class Site(Protocol):
 
     Attributes:
         token: what a viewer must know; ``None`` where only this machine can reach the server.
+        hosts: the names by which it may be asked for where no token is needed.
         session: the cookie that the token is traded for.
         channels: the streams' pictures.
         slots: taken by each request while it is answered.
@@ -55,6 +56,7 @@ class Site(Protocol):
     """
 
     token: str | None
+    hosts: frozenset[str]
     session: str
     channels: list[Channel]
     slots: threading.BoundedSemaphore
@@ -140,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
         """Whether the peer may go on; otherwise it has its answer."""
         if site.token is None:
             # A web site could point its own name at our loopback address and read the pictures.
-            if _host_only(self.headers.get("Host", "")) in ("localhost", "127.0.0.1", "::1"):
+            if _host_only(self.headers.get("Host", "")) in site.hosts:
                 return True
             self._text(HTTPStatus.FORBIDDEN, "reach this page as localhost")
             return False

@@ -1,9 +1,15 @@
 "use strict";
 
 const PERIOD = 500; // milliseconds between two looks at the figures
+// Browsers open six connections to a host, and a running picture keeps one. With more streams than
+// these the figures would never arrive, so pictures are then asked for one by one, in turn.
+const RUNNING = 4;
+const ASKING = 3; // pictures asked for at the same time
 const streams = document.getElementById("streams");
 const link = document.getElementById("link");
 const cards = [];
+let inTurn = false;
+let turn = 0;
 
 function addCard(number) {
   const card = document.getElementById("stream").content.cloneNode(true).firstElementChild;
@@ -16,8 +22,37 @@ function addCard(number) {
 }
 
 function show(card, number) {
+  if (inTurn) return;
   // The query makes it a new request where the last one broke off.
   card.querySelector("img").src = `streams/${number}.mjpg?${Date.now()}`;
+}
+
+function startTurns() {
+  for (let number = 0; number < ASKING; number += 1) takeTurns();
+}
+
+async function takeTurns() {
+  for (;;) {
+    const number = turn % cards.length;
+    turn += 1;
+    await refresh(cards[number], number);
+  }
+}
+
+function refresh(card, number) {
+  return new Promise((done) => {
+    const fresh = new Image();
+    fresh.addEventListener("load", () => {
+      const shown = card.querySelector("img");
+      fresh.alt = shown.alt;
+      shown.replaceWith(fresh);
+      shown.removeAttribute("src"); // ends what is still running there
+      fresh.parentElement.classList.add("sized");
+      setTimeout(done, 20);
+    });
+    fresh.addEventListener("error", () => setTimeout(done, 500));
+    fresh.src = `streams/${number}.jpg?${Date.now()}`;
+  });
 }
 
 function fact(card, name, value) {
@@ -72,7 +107,10 @@ async function look() {
     const answer = await fetch("status.json", { cache: "no-store" });
     if (!answer.ok) throw new Error(answer.statusText);
     const status = await answer.json();
+    const many = status.streams.length > RUNNING && !inTurn;
+    if (many) inTurn = true; // before the first card asks for a running picture
     while (cards.length < status.streams.length) addCard(cards.length);
+    if (many) startTurns();
     status.streams.forEach((stream, number) => update(cards[number], stream));
     document.getElementById("engine").textContent = status.engine.summary ?? "";
     // The runner was restarted: its pictures' streams have to be asked for anew.

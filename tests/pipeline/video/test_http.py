@@ -280,7 +280,7 @@ def test_beyond_loopback_a_token_is_made_up_where_none_is_given() -> None:
 
 
 def test_short_token_is_refused() -> None:
-    with pytest.raises(UsageError, match="at least 16"):
+    with pytest.raises(UsageError, match="REPMLP_EDGE_HTTP_TOKEN must have at least 16"):
         VideoServer(Address("127.0.0.1", 0), token=TOKEN[:15], style=Style(), engine={})
 
 
@@ -290,6 +290,22 @@ def test_other_names_for_loopback_are_refused() -> None:
         assert ask(server, "/", {"Host": "evil.example"})[0] == 403
         assert ask(server, "/", {"Host": f"localhost:{server.port}"})[0] == 200
         assert ask(server, "/", {"Host": "[::1]:80"})[0] == 200
+
+
+def test_own_address_is_accepted_as_host() -> None:
+    with serve("127.0.0.2") as server:
+        for host, expected in ((f"127.0.0.2:{server.port}", 200), ("127.0.0.3", 403)):
+            connection = http.client.HTTPConnection("127.0.0.2", server.port, timeout=5)
+            connection.request("GET", "/status.json", headers={"Host": host})
+            assert connection.getresponse().status == expected
+            connection.close()
+
+
+def test_token_of_any_characters_opens_by_the_printed_address() -> None:
+    token = " ".join(["a+b&c#d", "e/f=g%41?h"])
+    with serve(token=token) as server:
+        path = server.url.removeprefix(f"http://127.0.0.1:{server.port}")
+        assert ask(server, path)[0] == 303
 
 
 def test_too_many_viewers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

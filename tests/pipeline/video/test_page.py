@@ -199,3 +199,39 @@ def test_page_shows_pictures_figures_and_legend(server: VideoServer, browser: Br
     assert complaints == [], "the browser complains, of the page's policy perhaps"
     server.close()
     browser.until("document.querySelector('#link').className === 'down'")
+
+
+def test_many_streams_leave_a_connection_for_the_figures(browser: Browser) -> None:
+    """Seven running pictures would take all six connections that a browser opens to a host."""
+    count = 7
+    server = VideoServer(Address("127.0.0.1", 0), token=None, style=Style(), engine={})
+    sinks, figures = [], []
+    for number in range(count):
+        stats = StreamStats(f"cam{number}")
+        sinks.append(server.add(stats, Painter(Style(), stats.source)))
+        figures.append(stats)
+    stop = threading.Event()
+
+    def feed() -> None:
+        one = shown(13)
+        while not stop.wait(0.05):
+            for number, (sink, stats) in enumerate(zip(sinks, figures, strict=True)):
+                picture = np.full((90, 160 + 2 * number, 3), 120, np.uint8)
+                sink.write(Shown(one.frame, one.segmentation, picture, stats))
+                stats.shown += 1
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        browser.call("Page.navigate", url=server.url)
+        for number in range(count):
+            browser.until(
+                f"document.querySelectorAll('img')[{number}]?.naturalWidth === {160 + 2 * number}"
+            )
+        frames = "document.querySelectorAll('[data-fact=frames]')[6].textContent"
+        before = int(browser.evaluate(frames))
+        browser.until(f"Number({frames}) > {before + 20}")
+    finally:
+        stop.set()
+        feeder.join()
+        server.close()
