@@ -270,7 +270,7 @@ def describe(summary: dict[str, Any]) -> None:
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM end the run properly, so that its output plays; a second one at once.
+    """Ctrl-C, SIGTERM and SIGHUP end the run so that its output plays; a second one ends at once.
 
     Yields the list of the signals that came.
     """
@@ -282,7 +282,10 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         stop()
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    # A terminal that is closed sends SIGHUP; under nohup it is ignored, and stays so.
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
     before = {number: signal.signal(number, handle) for number in signals}
     try:
         yield came
@@ -294,16 +297,23 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
 @contextmanager
 def status_line(session: Session) -> Iterator[Callable[[], None]]:
     """A line on the terminal that follows the run; notices are printed as they come."""
+
+    def tell() -> None:
+        notices = session.controls.notices
+        while notices:
+            warn(notices.popleft())
+
     with stderr.status("opening") as status:
 
         def poll() -> None:
-            notices = session.controls.notices
-            while notices:
-                warn(notices.popleft())
+            tell()
             if stderr.is_terminal:
                 status.update("   ".join(_describe(stream.stats) for stream in session.streams))
 
-        yield poll
+        try:
+            yield poll
+        finally:
+            tell()  # what came after the last look
 
 
 def _describe(stats: StreamStats) -> str:

@@ -165,7 +165,14 @@ class Session:
         if request.labels is not None:
             from pipeline.video.sinks.labels import LabelSink
 
-            sinks.append(LabelSink(label_folders(request.labels, files)[number]))
+            folder = label_folders(request.labels, files)[number]
+            labels = LabelSink(folder)
+            sinks.append(labels)
+            if labels.earlier:
+                self.controls.notices.append(
+                    f"'{folder}' already holds the labels of {labels.earlier} frames; those that "
+                    "this run does not reach stay as they are"
+                )
         if request.window:
             from pipeline.video.sinks.window import WindowSink
 

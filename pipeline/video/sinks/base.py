@@ -16,6 +16,9 @@ from pipeline.video.metrics import StreamStats
 TOKEN_VARIABLE = "REPMLP_EDGE_HTTP_TOKEN"  # noqa: S105  # the variable's name, not a token
 """Where the environment may hold what viewers beyond this machine must know."""
 
+LONGEST_NAME = 255
+"""Bytes of a file's name, on every usual file system."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -76,10 +79,15 @@ class TemporaryFile:
             raise SinkError(f"'{output}' is a directory; name a file in it")
         if not folder.is_dir():
             raise SinkError(f"'{output}': there is no directory '{folder}'")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise SinkError(f"'{output}': no permission to write in '{folder}'")
-        self._remove_leftovers()
+        check_writable(folder, str(output))
         self.path = output.with_name(f".{output.stem}.{os.getpid()}.partial{output.suffix}")
+        over = len(os.fsencode(self.path.name)) - LONGEST_NAME
+        if over > 0:
+            raise SinkError(
+                f"'{output}': the name is {over} bytes too long, for while it is written the file "
+                "carries '.partial' and a number in it"
+            )
+        remove_leftovers(folder, re.escape(output.stem), re.escape(output.suffix))
 
     def commit(self) -> None:
         """Put the whole file in the output's place, durably."""
@@ -95,15 +103,31 @@ class TemporaryFile:
         """Delete the temporary file, if it is there."""
         self.path.unlink(missing_ok=True)
 
-    def _remove_leftovers(self) -> None:
-        pattern = re.compile(
-            rf"\.{re.escape(self.output.stem)}\.(\d+)\.partial{re.escape(self.output.suffix)}"
-        )
-        for entry in self.output.parent.iterdir():
-            match = pattern.fullmatch(entry.name)
-            if match and not _alive(int(match[1])):
-                with contextlib.suppress(OSError):  # it is only untidy
-                    entry.unlink()
+
+def check_writable(folder: Path, what: str) -> None:
+    """Refuse a directory in which no file can be made. ``what`` begins the message.
+
+    Raises:
+        SinkError: no permission.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SinkError(f"'{what}': no permission to write in '{folder}'")
+
+
+def remove_leftovers(folder: Path, stem: str, suffix: str) -> None:
+    """Delete what killed runs left half-written; a run that still lives keeps its own.
+
+    Args:
+        folder: where to look.
+        stem: a regular expression of the output's name without its ending.
+        suffix: one of its ending.
+    """
+    pattern = re.compile(rf"\.{stem}\.(\d+)\.partial{suffix}")
+    for entry in folder.iterdir():
+        match = pattern.fullmatch(entry.name)
+        if match and not _alive(int(match[1])):
+            with contextlib.suppress(OSError):  # it is only untidy
+                entry.unlink()
 
 
 def _alive(process: int) -> bool:

@@ -154,7 +154,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.mp4"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_finishes_the_video_so_that_it_plays(
     clip: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
