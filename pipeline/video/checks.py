@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,38 @@ def check_request(request: Request) -> None:
     for spec in request.sources:
         if cameras.count(spec.target) > 1:
             raise UsageError(f"'{spec.name}': a camera can be opened once only; name it once")
+    _check_used(request)
     _check_size(request)
+    if request.window:
+        _check_snapshots(request.snapshots)
     _check_inputs_are_kept(request)
+
+
+def _check_used(request: Request) -> None:
+    """Refuse options of reading that none of the sources takes notice of."""
+    options = request.source_options
+    kinds = {spec.kind for spec in request.sources}
+    for option, given, takers, who in (
+        ("--size", options.size, {"camera", "streets"}, "a camera or the streets"),
+        ("--rate", options.rate, {"camera"}, "a camera"),
+        (
+            "--loop",
+            options.loop or None,
+            {"file", "images", "url"},
+            "a file or a directory of pictures",
+        ),
+        ("--give-up", options.give_up, {"camera", "url"}, "a camera or a network stream"),
+    ):
+        if given is not None and not kinds & takers:
+            raise UsageError(f"{option} is for {who}, and no source here is one")
+
+
+def _check_snapshots(folder: Path) -> None:
+    """Now, not when the key is pressed and the picture gone."""
+    if not folder.is_dir():
+        raise UsageError(f"--snapshots '{folder}' is no directory; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"--snapshots '{folder}': no permission to write there")
 
 
 def _check_size(request: Request) -> None:

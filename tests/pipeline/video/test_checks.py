@@ -67,6 +67,13 @@ def test_pictures_may_not_be_where_labels_or_snapshots_go(tmp_path: Path) -> Non
         assert session.run()["frames"] == 2
 
 
+def test_snapshots_need_a_directory_from_the_start(tmp_path: Path) -> None:
+    sources = [parse_source("streets")]
+    nowhere = tmp_path / "nowhere"
+    message = refused(Request(sources, snapshots=nowhere, window=True))
+    assert message == f"--snapshots '{nowhere}' is no directory; make it first"
+
+
 def test_camera_named_twice_is_told_by_its_name() -> None:
     cameras = [SourceSpec("camera", "/dev/video7", name) for name in ("cam7", "/dev/video7")]
     assert "'cam7'" in refused(Request(cameras))

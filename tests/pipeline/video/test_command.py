@@ -119,15 +119,29 @@ def _text(folder: Path) -> str:
         (["CLIP", "--output", "no/where/out.mp4"], "there is no directory"),
         (["CLIP", "--output", "out.gif"], "a video file ends in"),
         (["CLIP", "--classes", "boat"], "'boat' is no class"),
-        (["CLIP", "--opacity", "3"], "--opacity 3"),
+        (["CLIP", "--opacity", "3", "--output", "out.mp4"], "--opacity 3"),
+        (["CLIP", "--opacity", "1"], "--opacity is for the overlay, which nobody sees"),
+        (["CLIP", "--classes", "car", "--labels", "out"], "--classes is for the overlay"),
+        (["CLIP", "--no-legend"], "--no-legend is for the overlay"),
+        (["CLIP", "--classes", ""], "--classes: names no class"),
+        (["CLIP", "--roi", ""], "--roi '' is not"),
         (["CLIP", "--roi", "1,2"], "--roi '1,2' is not"),
         (["CLIP", "--roi", "500,500,5,5"], "holds no pixel"),
         (["CLIP", "--overlap", "1.5", "--tiles", "cover"], "--overlap"),
+        (["CLIP", "--overlap", "0.5"], "--overlap needs --tiles cover"),
+        (["CLIP", "--size", "96x160"], "--size is for a camera or the streets"),
+        (["CLIP", "--rate", "5"], "--rate is for a camera"),
+        (["streets", "--rate", "5"], "--rate is for a camera"),
+        (["CLIP", "--give-up", "5"], "--give-up is for a camera or a network stream"),
+        (["streets", "--loop"], "--loop is for a file or a directory of pictures"),
+        (["CLIP", "--snapshots", "."], "--snapshots is for the key s of the window"),
+        (["CLIP", "--threads", "99999"], "--threads: 99999 is more than"),
+        (["CLIP", "--streams", "99999"], "--streams: 99999 is more than"),
         (["CLIP", "--scale", "2"], "--scale needs --tiles cover"),
         (["CLIP", "--max-latency", "50"], "--max-latency is for live sources"),
         (["CLIP", "--max-frames", "0"], "positive"),
         (["CLIP", "--http", "x:y"], "--http 'x:y' is not"),
-        (["CLIP", "--patch-edges"], "manifest 'fake."),
+        (["CLIP", "--patch-edges", "--output", "out.mp4"], "manifest 'fake."),
         (["ftp://h/x"], "a stream's scheme is one of"),
         ([], "SOURCE"),
     ],
@@ -239,3 +253,7 @@ def test_help_names_every_option() -> None:
     assert done.returncode == 0
     for option in ("--output", "--labels", "--http", "--max-latency", "--roi", "--tiles", "--json"):
         assert option in done.stdout
+    words = " ".join(done.stdout.split())
+    assert "seconds a source may take to open (10.0)" in words
+    assert "exit codes: 0 done; 2 bad input" in words
+    assert "run_video.py drive.mp4 --output overlay.mp4 --headless" in words
