@@ -6,11 +6,10 @@ from __future__ import annotations
 import dataclasses
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from rich.markup import escape
 
@@ -33,9 +32,12 @@ from pipeline.video.checks import check_request
 from pipeline.video.metrics import StreamStats
 from pipeline.video.options import build_parser, read_request
 from pipeline.video.session import Request, Session
+from pipeline.video.summary import counted, describe, truncated
 
 ENGINES = Path(__file__).resolve().parent.parent / "engines"
 COVER_SLOTS = 8
+_LOOKED_AT = 2
+"""Signals: at the first the run is to end, at the second it ends."""
 
 
 def read_patch(path: Path) -> tuple[int, int]:
@@ -81,52 +83,40 @@ def main() -> int:
             say(f"showing at [bold]{escape(session.server.url)}[/]")
         elif not (request.output or request.labels or request.window):
             warn("nothing is shown or written: give --output, --labels or --http")
-        with stop_on_signals(session.controls.stop.set) as signalled, status_line(session) as poll:
+        with (
+            stop_on_signals(session.controls.stop.set) as signalled,
+            status_line(session, signalled) as poll,
+        ):
             try:
                 summary = session.run(poll)
-            except EdgeError:
+            except (EdgeError, KeyboardInterrupt):
                 for made in session.outputs:
                     say(f"'{escape(made)}' holds what was shown until then")
                 raise
     if signalled:
         summary["stopped"] = "interrupted"
-    describe(summary)
+    for line in describe(summary):
+        say(escape(line))
+    for name in truncated(summary):
+        warn(f"'{name}' ended before the length it states: it is truncated")
     if options.json:
         print_json(summary)
     return EXIT_INTERRUPTED if signalled else EXIT_OK
-
-
-def describe(summary: dict[str, Any]) -> None:
-    """The summary in a few lines, for people."""
-    latency = summary["latency_ms"]
-    figures = [f"{summary['frames']} frames"]
-    if summary["fps"]:
-        figures += [
-            f"{summary['fps']} fps",
-            f"latency {latency['p50']} ms, p99 {latency['p99']} ms",
-        ]
-    for count in ("dropped", "skipped", "decode_errors", "reconnects"):
-        if summary[count]:
-            figures.append(f"{summary[count]} {count.replace('_', ' ')}")
-    say("; ".join(figures))
-    if summary["truncated"]:
-        warn("a file ended before the length it states: it is truncated")
-    if summary["output"]:
-        made = summary["output"]
-        say(f"wrote {escape(made if isinstance(made, str) else ', '.join(made))}")
 
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
     """Ctrl-C, SIGTERM and SIGHUP end the run so that its output plays; a second one ends at once.
 
-    Yields the list of the signals that came.
+    Yields the list of the signals that came. The second one is for ``status_line`` to find: an
+    exception out of a handler hits the runner in ``Thread.join``, and CPython before 3.13 then
+    takes that thread for ended while it still writes. Where nobody looks any more the third raises.
     """
     came: list[int] = []
 
     def handle(number: int, _frame: object) -> None:
         came.append(number)
-        if len(came) > 1:
+        if len(came) > _LOOKED_AT:
             raise KeyboardInterrupt
         stop()
 
@@ -143,8 +133,11 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
 
 
 @contextmanager
-def status_line(session: Session) -> Iterator[Callable[[], None]]:
-    """A line on the terminal that follows the run; notices are printed as they come."""
+def status_line(session: Session, signalled: Sequence[int]) -> Iterator[Callable[[], None]]:
+    """A line on the terminal that follows the run; notices are printed as they come.
+
+    Raises ``KeyboardInterrupt`` out of the run at the second signal.
+    """
 
     def tell() -> None:
         notices = session.controls.notices
@@ -155,6 +148,8 @@ def status_line(session: Session) -> Iterator[Callable[[], None]]:
 
         def poll() -> None:
             tell()
+            if len(signalled) >= _LOOKED_AT:
+                raise KeyboardInterrupt
             if stderr.is_terminal:
                 status.update("   ".join(_describe(stream.stats) for stream in session.streams))
 
@@ -169,7 +164,7 @@ def _describe(stats: StreamStats) -> str:
     away = stats.away_for(perf_counter())
     state = f"  away for {away:.0f} s" if away else ""
     rate = f"{stats.rate.value():.1f} fps"
-    return f"{escape(stats.source)}  {stats.shown} frames  {rate}{dropped}{state}"
+    return f"{escape(stats.source)}  {counted(stats.shown, 'frame')}  {rate}{dropped}{state}"
 
 
 if __name__ == "__main__":

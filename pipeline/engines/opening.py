@@ -53,6 +53,11 @@ def open_engine(
         ArtifactError: the manifest is missing or does not match the file, version or machine.
         MissingDependencyError: the runtime is not installed.
     """
+    if path.is_dir():
+        raise EngineError(
+            f"engine '{path}' is a directory",
+            hint="name an engine in it: a file that ends in .xml, .engine or .onnx",
+        )
     if not path.is_file():
         raise EngineError(f"engine '{path}' does not exist", hint=f"{_BUILD} makes one")
     _check_meant(path, threads=threads, streams=streams, allow_host_code=allow_host_code)

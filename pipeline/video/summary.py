@@ -11,6 +11,12 @@ from pipeline.video.metrics import Histogram, StreamStats
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
+_NEARLY = 0.85
+"""Share of the time between two frames at which a stage counts as what bounds the run."""
+
+_ENOUGH = 10
+"""Frames before that can be told: the first ones wait for whatever has to be warmed up."""
+
 
 def summarise(
     streams: Sequence[StreamStats], info: EngineInfo, outputs: Sequence[str], stopped: str
@@ -38,6 +44,78 @@ def summarise(
     if len(streams) > 1:
         total["streams"] = [{"source": s.source, **_figures([s])} for s in streams]
     return total
+
+
+def describe(summary: dict[str, Any]) -> list[str]:
+    """The summary in a few lines, for people.
+
+    Args:
+        summary: from ``summarise``.
+
+    Returns:
+        The figures, below them each of several streams' own, what bounded the speed where that
+        can be told, and what was written.
+    """
+    lines = ["; ".join(_words(summary))]
+    streams = summary.get("streams", [])
+    lines += [f"  {stream['source']}: {'; '.join(_words(stream))}" for stream in streams]
+    bound = _bound(summary)
+    if bound is not None:
+        lines.append(f"bound by: {bound[0]} {bound[1]:.3g} ms")
+    made = summary["output"]
+    if made:
+        lines.append(f"wrote {made if isinstance(made, str) else ', '.join(made)}")
+    return lines
+
+
+def truncated(summary: dict[str, Any]) -> list[str]:
+    """The sources that ended before the length they state."""
+    streams = summary.get("streams", [summary])
+    return [stream["source"] for stream in streams if stream["truncated"]]
+
+
+def counted(number: int, what: str) -> str:
+    """``1 frame``, ``2 frames``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _words(figures: dict[str, Any]) -> list[str]:
+    latency = figures["latency_ms"]
+    words = [counted(figures["frames"], "frame")]
+    if figures["fps"]:
+        words += [
+            f"{figures['fps']} fps",
+            f"latency {latency['p50']} ms, p99 {latency['p99']} ms",
+        ]
+    words += [f"{figures[name]} {name}" for name in ("dropped", "skipped") if figures[name]]
+    for name in ("decode error", "reconnect"):
+        number = figures[f"{name.replace(' ', '_')}s"]
+        if number:
+            words.append(counted(number, name))
+    return words
+
+
+def _bound(summary: dict[str, Any]) -> tuple[str, float] | None:
+    """(what a frame took as long as there was from one to the next, its milliseconds).
+
+    Reading, labelling and showing each have a thread, which serves one frame at a time: where its
+    stages take (nearly) the time from frame to frame, nothing else can be slower. Frames are in
+    the engine several at a time, so its own time is looked at last. Several streams have several
+    threads for reading and showing, and then those cannot be judged together.
+    """
+    stages = {stage: figures["mean"] for stage, figures in summary["stages_ms"].items()}
+    if not summary["fps"] or "infer" not in stages or summary["frames"] < _ENOUGH:
+        return None
+    period = 1e3 / summary["fps"]
+    if "streams" in summary:
+        threads: tuple[tuple[str, ...], ...] = (("prepare",), ("decode",))
+    else:
+        threads = (("capture",), ("prepare",), ("decode",), ("draw", "sinks"))
+    times = {" + ".join(group): sum(stages.get(s, 0.0) for s in group) for group in threads}
+    for name, spent in sorted(times.items(), key=lambda pair: -pair[1]):
+        if spent >= _NEARLY * period:
+            return name, spent
+    return ("infer", stages["infer"]) if stages["infer"] >= _NEARLY * period else None
 
 
 def _figures(streams: Sequence[StreamStats]) -> dict[str, Any]:

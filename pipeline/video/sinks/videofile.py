@@ -31,6 +31,9 @@ _CLOCK: Final = Fraction(1, 90_000)
 _FRAGMENT: Final = "1000000"
 """Microseconds of video that a killed run loses at most."""
 
+_LONGEST_SIDE: Final = 16384
+"""More pixels in a row or column libx264 does not take."""
+
 _ONE_THREAD_PIXELS: Final = 1920 * 1088
 """Up to this size one encoder thread keeps up, and takes least from the engine."""
 
@@ -111,6 +114,11 @@ class VideoFileSink:
 
     def _open(self, height: int, width: int) -> VideoStream:
         height, width = _file_size(height, width)
+        if max(height, width) > _LONGEST_SIDE:
+            raise SinkError(
+                f"'{self._file.output}': frames of {height}x{width} (height x width) are too large "
+                f"for H.264, whose sides have at most {_LONGEST_SIDE} pixels; --labels takes them"
+            )
         settings = {"flush_packets": "1"}  # else a killed run leaves a buffer unwritten
         if self._file.output.suffix.lower() != ".mkv":
             settings |= {"movflags": "hybrid_fragmented", "frag_duration": _FRAGMENT}

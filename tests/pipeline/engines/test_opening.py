@@ -12,7 +12,7 @@ from pipeline import build_engines
 from pipeline.artifact import Artifact, Manifest, sha256_of
 from pipeline.engines import tensorrt
 from pipeline.engines.opening import manifest_of, open_engine
-from pipeline.errors import UsageError
+from pipeline.errors import EngineError, UsageError
 from pipeline.stages import compare
 
 
@@ -92,3 +92,12 @@ def test_a_build_may_open_what_it_has_just_made(
     names = [name for name, _engine in compare._members([floating, artifact])]  # type: ignore[list-item]  # only its path is asked for
     assert names == ["fp32", "tensorrt graph", "tensorrt engine"]
     assert [options["allow_host_code"] for options in asked] == [True, True]
+
+
+def test_directory_is_told_from_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="is a directory") as told:
+        open_engine(tmp_path)
+    assert told.value.hint is not None
+    assert ".xml" in told.value.hint
+    with pytest.raises(EngineError, match="does not exist"):
+        open_engine(tmp_path / "none.xml")

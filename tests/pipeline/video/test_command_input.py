@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import cv2
 import numpy as np
@@ -15,7 +17,8 @@ from rich.console import Console
 
 from pipeline import console
 from tests.pipeline.video.clips import read_clip, write_clip
-from tests.pipeline.video.test_command import FAKE, ROOT, environment, run
+from tests.pipeline.video.fakes import wait_until
+from tests.pipeline.video.test_command import FAKE, ROOT, environment, run, start
 
 
 def refusal(*arguments: object, **environment: str) -> str:
@@ -58,6 +61,13 @@ def test_frames_too_long_to_be_tiled_name_their_source(tmp_path: Path, height: i
     line = refusal(folder, "--labels", tmp_path / "labels")
     assert f"'{folder}' has frames of {height}x{70_001 - height}" in line
     assert "65536" in line
+
+
+def test_frames_too_large_for_the_codec_are_told_by_their_size(tmp_path: Path) -> None:
+    folder = picture(tmp_path / "wide", 16, 20_000)
+    line = refusal(folder, "--output", tmp_path / "out.mp4")
+    assert "frames of 16x20000 (height x width) are too large for H.264" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["wide"]
 
 
 @pytest.mark.parametrize("size", ["1x1", "15x64", "1x99999", "16x16385", "60000x60000"])
@@ -111,6 +121,25 @@ def test_summary_that_cannot_be_printed_names_stdout(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "error: stdout: No space left on device" in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_second_signal_names_what_was_kept(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    # The engine holds the first signal up, so that there is time for a second one.
+    process = start(
+        write_clip(tmp_path / "clip.mp4", 20), "--loop", "--output", out, FAKE_ENGINE_DELAY="1.5"
+    )
+    partial = tmp_path / f".out.{process.pid}.partial.mp4"
+    assert wait_until(partial.exists, 20)
+    process.send_signal(signal.SIGTERM)
+    sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    stderr = process.communicate(timeout=30)[1]
+    assert process.returncode == 130, stderr
+    words = " ".join(stderr.split())
+    assert f"'{out}' holds what was shown until then" in words
+    assert "interrupted" in words
+    assert len(read_clip(out)) >= 1
 
 
 def test_no_memory_is_one_line(
