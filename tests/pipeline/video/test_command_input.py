@@ -18,7 +18,7 @@ from rich.console import Console
 from pipeline import console
 from tests.pipeline.video.clips import read_clip, write_clip
 from tests.pipeline.video.fakes import wait_until
-from tests.pipeline.video.test_command import FAKE, ROOT, environment, run, start
+from tests.pipeline.video.test_command import FAKE, ROOT, call, environment, run, start
 
 
 def refusal(*arguments: object, **environment: str) -> str:
@@ -140,6 +140,17 @@ def test_second_signal_names_what_was_kept(tmp_path: Path) -> None:
     assert f"'{out}' holds what was shown until then" in words
     assert "interrupted" in words
     assert len(read_clip(out)) >= 1
+
+
+def test_address_with_letters_in_brackets_is_printed_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Rich takes ``[fd00::5]`` for markup and swallows it."""
+    address = "http://[fd00::5]:8080/"
+    monkeypatch.setattr("pipeline.video.sinks.http.VideoServer.url", address)
+    clip = write_clip(tmp_path / "clip.mp4", 2)
+    assert call([str(clip), "--http", "127.0.0.1:0"], monkeypatch) == 0
+    assert f"showing at {address}" in capfd.readouterr().err
 
 
 def test_no_memory_is_one_line(
