@@ -34,13 +34,13 @@ def read_url(text: str) -> str:
         parts = urlsplit(text)
         _ = parts.port  # read when asked for: a port that is no number is an error here
     except ValueError as error:
-        raise UsageError(f"a {scheme}:// source has no valid host and port; {_ENCODE}") from error
+        raise UsageError(f"the {scheme}:// source has no valid host and port; {_ENCODE}") from error
     # With an @ further on, what stands before the first / ? # is half a password as likely as a
     # host and port. The wrong host would be asked for 'user', and its answer shown.
     host = re.sub(r"\[.*\]", "", parts.netloc)
     if ":" in host and "@" not in host and "@" in text:
         raise UsageError(
-            f"a {scheme}:// source has an @ behind its first /, # or ?; {_ENCODE}, and in a path "
+            f"the {scheme}:// source has an @ behind its first /, # or ?; {_ENCODE}, and in a path "
             "write @ as %40 too"
         )
     return f"{scheme}://{match[2]}"
