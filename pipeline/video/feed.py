@@ -322,7 +322,7 @@ class Feed:
             return job
         with self._lock:
             job = self._ready.popleft() if self._ready else None
-        self.stats.replaced += 1  # the older frame, or where all are under way this one
+        self.stats.count_replaced()  # the older frame, or where all are under way this one
         return job if job is not None and job.size == size else None
 
     def _wait_for_room(self) -> None:
@@ -338,6 +338,6 @@ class Feed:
                 self._ready.clear()
             self._ready.append(job)
         for old in stale:
-            self.stats.replaced += 1
+            self.stats.count_replaced()
             self._pool.give(old)
         self._wake()

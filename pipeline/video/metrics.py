@@ -110,13 +110,13 @@ class Rate:
 class StreamStats:
     """What happened to one source's frames. Each field is written by one thread only.
 
-    ``late`` alone is counted by two, through ``count_late``.
+    ``replaced`` and ``late`` alone are counted by several, through their methods.
 
     Attributes:
         source: its name, without credentials.
         captured: frames decoded.
         shown: frames that went through everything.
-        replaced: live frames left out because a newer one was there (capture thread).
+        replaced: live frames left out because a newer one was there.
         late: live frames left out because they were older than ``--max-latency``.
         skipped: frames left out on request (``--skip``).
         decode_errors: packets or pictures that did not decode.
@@ -155,6 +155,11 @@ class StreamStats:
         self.shown += 1
         self.last_at = now
         self.rate.tick(now)
+
+    def count_replaced(self) -> None:
+        """Count a frame that made room for a newer one. May be called by any thread."""
+        with self._lock:
+            self.replaced += 1
 
     def count_late(self) -> None:
         """Count a frame that was too old. May be called by any thread."""
