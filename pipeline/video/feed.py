@@ -9,16 +9,16 @@ runner stops; a file that is lost is an error.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
 from pipeline.errors import SourceError
-from pipeline.video.frames import Job, JobPool, Region, new_job
+from pipeline.video.frames import Job, new_job
 from pipeline.video.metrics import StreamStats
 from pipeline.video.patience import Helper, StalledError, StoppedError
+from pipeline.video.shelf import Setup, Shelf
 from pipeline.video.source import Head, Reader, SourceOptions, SourceSpec, open_reader
 
 T = TypeVar("T")
@@ -30,15 +30,6 @@ _SLACK = 0.5
 """Seconds a library's own timeout is given before the call is left behind."""
 
 _TICK = 0.1
-
-_AHEAD = 1
-"""Frames of a file kept ready for the engine; one more is being decoded meanwhile."""
-
-Setup = Callable[[int, int], tuple[int, Region | None]]
-"""For frames of (height, width): how many jobs to make, and the region to segment.
-
-The number of jobs is what bounds everything: how far a file is decoded ahead, and the memory.
-"""
 
 
 class Feed:
@@ -69,18 +60,15 @@ class Feed:
     ) -> None:
         self.spec = spec
         self.stats = stats
-        self.live = options.realtime or spec.kind == "camera"
         self.rate: float | None = None
         self._options = options
-        self._setup = setup
         self._stop = stop
         self._wake = wake
         self._skip = skip
         self._opener = opener
-        self._pool = JobPool()
-        self._ready: deque[Job] = deque()
-        self._lock = threading.Condition()
         self._enough = threading.Event()
+        self._shelf = Shelf(setup, self._finished, wake, stats)
+        self._shelf.live = options.realtime or spec.kind == "camera"
         self._ended = False
         self._count = 0
         self._offset = 0.0
@@ -114,15 +102,11 @@ class Feed:
 
     def take(self) -> Job | None:
         """The frame to segment next, if there is one: the newest of a live source."""
-        with self._lock:
-            if not self._ready:
-                return None
-            self._lock.notify_all()
-            return self._ready.popleft()
+        return self._shelf.take()
 
     def give(self, job: Job) -> None:
         """Put back a job whose frame is done with."""
-        self._pool.give(job)
+        self._shelf.give(job)
 
     def finish(self) -> None:
         """No more frames are wanted. Those that are ready stay ready."""
@@ -131,16 +115,17 @@ class Feed:
     @property
     def waiting(self) -> tuple[int, int] | None:
         """(H, W) of what ``take`` would give to segment; ``None`` where there is nothing."""
-        with self._lock:
-            if not self._ready:
-                return None
-            height, width = self._ready[0].labelled.shape
-            return height, width
+        return self._shelf.waiting
+
+    @property
+    def live(self) -> bool:
+        """Whether the newest frame counts; known for sure once the source is open."""
+        return self._shelf.live
 
     @property
     def exhausted(self) -> bool:
         """Whether no frame is ready and none will come."""
-        return self._ended and not self._ready
+        return self._ended and self.waiting is None
 
     # -- opening, losing, finding again ------------------------------------------------------
 
@@ -171,7 +156,7 @@ class Feed:
     def _first(self) -> Reader:
         """The source, opened in one attempt: where it cannot be, someone has to know."""
         reader = self._attempt()
-        self.live = self.live or reader.live
+        self._shelf.live = self.live or reader.live
         self.rate = reader.rate
         return reader
 
@@ -268,7 +253,7 @@ class Feed:
             if index % (self._skip + 1):
                 self.stats.skipped += 1
                 continue
-            job = self._free_job(head)
+            job = self._shelf.borrow((head.height, head.width))
             if job is None:
                 continue
             begin = perf_counter()
@@ -276,11 +261,11 @@ class Feed:
                 self._call(helper, partial(reader.retrieve, job.bgr), reader)
             except BaseException:
                 # A call that was left behind may still write into these buffers one day.
-                self._pool.give(job if helper.usable else new_job(*job.size, job.region))
+                self._shelf.give(job if helper.usable else new_job(*job.size, job.region))
                 raise
             job.index, job.captured_at, job.timestamp = index, now, self._last
             self.stats.stages["capture"].add(decoding + perf_counter() - begin)
-            self._publish(job)
+            self._shelf.publish(job)
 
     def _call(self, helper: Helper, task: Callable[[], T], reader: Reader) -> T:
         limit = self._options.read_timeout
@@ -305,39 +290,3 @@ class Feed:
         stats.captured += 1
         stats.away_since = None
         return now
-
-    def _free_job(self, head: Head) -> Job | None:
-        size = (head.height, head.width)
-        if self._pool.size != size:
-            count, region = self._setup(*size)
-            self._pool.resize(*size, count, region)
-        if not self.live:
-            self._wait_for_room()
-        job = self._pool.take()
-        if job is not None:
-            return job
-        if not self.live:
-            while job is None and not self._finished():
-                job = self._pool.take(_TICK)
-            return job
-        with self._lock:
-            job = self._ready.popleft() if self._ready else None
-        self.stats.count_replaced()  # the older frame, or where all are under way this one
-        return job if job is not None and job.size == size else None
-
-    def _wait_for_room(self) -> None:
-        """Until few enough frames of a file are ready: those decoded earlier only grow older."""
-        with self._lock:
-            while len(self._ready) >= _AHEAD and not self._finished():
-                self._lock.wait(_TICK)
-
-    def _publish(self, job: Job) -> None:
-        with self._lock:
-            stale = list(self._ready) if self.live else []
-            if stale:
-                self._ready.clear()
-            self._ready.append(job)
-        for old in stale:
-            self.stats.count_replaced()
-            self._pool.give(old)
-        self._wake()
