@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pipeline.errors import SourceError
 from pipeline.video.frames import Job, new_job
+from pipeline.video.lateness import Hurried, Lateness
 from pipeline.video.metrics import StreamStats
 from pipeline.video.patience import Helper, StalledError, StoppedError
 from pipeline.video.shelf import Setup, Shelf
@@ -240,16 +241,28 @@ class Feed:
     # -- reading -----------------------------------------------------------------------------
 
     def _read(self, helper: Helper, reader: Reader) -> None:
+        lateness = Lateness()
+        hurried = reader if isinstance(reader, Hurried) else None
         while not self._finished():
+            if hurried is not None:
+                hurried.haste = lateness.haste
+                before = hurried.left_out
             begin = perf_counter()
             head = self._call(helper, reader.grab, reader)
             self.stats.decode_errors = self._errors_before + reader.decode_errors
             if head is None:
                 return
             decoding = perf_counter() - begin
-            now = self._arrived(head)
+            if hurried is not None:
+                self._leave_out(hurried.left_out - before)
+            if not head.height:
+                continue
+            now, waited = self._arrived(head)
             index, self._count = self._count, self._count + 1
             self._last = self._offset + head.timestamp
+            if self.live and not lateness.see(now, head.timestamp, waited):
+                self.stats.count_late()
+                continue
             if index % (self._skip + 1):
                 self.stats.skipped += 1
                 continue
@@ -263,9 +276,17 @@ class Feed:
                 # A call that was left behind may still write into these buffers one day.
                 self._shelf.give(job if helper.usable else new_job(*job.size, job.region))
                 raise
-            job.index, job.captured_at, job.timestamp = index, now, self._last
+            job.index, job.timestamp = index, self._last
+            job.decoded_at, job.captured_at = now, now - lateness.lag
             self.stats.stages["capture"].add(decoding + perf_counter() - begin)
             self._shelf.publish(job)
+
+    def _leave_out(self, frames: int) -> None:
+        """Count frames that the reader left out before it decoded them."""
+        if frames:
+            self._count += frames
+            self.stats.captured += frames
+            self.stats.count_late(frames)
 
     def _call(self, helper: Helper, task: Callable[[], T], reader: Reader) -> T:
         limit = self._options.read_timeout
@@ -274,19 +295,23 @@ class Feed:
         except StalledError as error:
             raise SourceError(f"'{self.spec.name}': nothing came for {limit:g} s") from error
 
-    def _arrived(self, head: Head) -> float:
-        """When the frame came, after waiting for its time where a file plays by its clock."""
-        now = perf_counter()
+    def _arrived(self, head: Head) -> tuple[float, float]:
+        """When the frame came, and how long it was waited for; both in seconds.
+
+        Where a file plays by its clock, its frames come when their time has.
+        """
+        now, waited = perf_counter(), head.waited
         if self._options.realtime:
             began, first = self._clock = self._clock or (now, head.timestamp)
             due = began + head.timestamp - first
+            waited = 0.0
             if due > now:
                 if self._stop.wait(due - now):
                     raise StoppedError
-                now = perf_counter()
+                waited, now = due - now, perf_counter()
         stats = self.stats
         if stats.captured == 0:
             stats.first_at = now
         stats.captured += 1
         stats.away_since = None
-        return now
+        return now, waited

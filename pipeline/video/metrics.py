@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 
-STAGES = ("capture", "wait", "prepare", "infer", "decode", "queue", "draw", "sinks")
+STAGES = ("lag", "capture", "wait", "prepare", "infer", "decode", "queue", "draw", "sinks")
 """What a frame passes through, in order. See ``docs/video.md``."""
 
 _LEAST, _MOST, _GROWTH = 1e-6, 1e4, 1.01
@@ -114,10 +114,11 @@ class StreamStats:
 
     Attributes:
         source: its name, without credentials.
-        captured: frames decoded.
+        captured: frames that came, be it that they were left out before they were decoded.
         shown: frames that went through everything.
         replaced: live frames left out because a newer one was there.
-        late: live frames left out because they were older than ``--max-latency``.
+        late: live frames left out because they were too old: older than ``--max-latency``, or part
+            of a backlog that was run through.
         skipped: frames left out on request (``--skip``).
         decode_errors: packets or pictures that did not decode.
         reconnects: times a live source came back.
@@ -161,10 +162,10 @@ class StreamStats:
         with self._lock:
             self.replaced += 1
 
-    def count_late(self) -> None:
-        """Count a frame that was too old. May be called by any thread."""
+    def count_late(self, frames: int = 1) -> None:
+        """Count frames that were too old. May be called by any thread."""
         with self._lock:
-            self.late += 1
+            self.late += frames
 
     @property
     def dropped(self) -> int:

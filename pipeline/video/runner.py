@@ -317,6 +317,8 @@ class Runner:
             job.region.of(job.labels)[...] = job.labelled
         job.done_at = perf_counter()
         timings = job.timings
-        timings["wait"] = job.taken_at - job.captured_at
+        if stream.feed.live:
+            timings["lag"] = job.decoded_at - job.captured_at
+        timings["wait"] = job.taken_at - job.decoded_at
         timings["prepare"], timings["infer"] = ticket.prepare, ticket.infer
         timings["decode"] = ticket.decode

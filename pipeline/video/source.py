@@ -86,11 +86,14 @@ class Head:
     Attributes:
         height, width: as shown, after any rotation its metadata asks for.
         timestamp: seconds on the source's clock since its first picture.
+        waited: the longest the reader had to wait for the source to send something, in seconds; 0
+            where the picture, and all since the one before, had already come.
     """
 
     height: int
     width: int
     timestamp: float
+    waited: float = 0.0
 
 
 class Reader(Protocol):
