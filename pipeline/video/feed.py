@@ -71,6 +71,7 @@ class Feed:
         self._shelf = Shelf(setup, self._finished, wake, stats)
         self._shelf.live = options.realtime or spec.kind == "camera"
         self._ended = False
+        self._paced = False
         self._count = 0
         self._offset = 0.0
         self._last = 0.0
@@ -157,14 +158,15 @@ class Feed:
     def _first(self) -> Reader:
         """The source, opened in one attempt: where it cannot be, someone has to know."""
         reader = self._attempt()
-        self._shelf.live = self.live or reader.live
+        self._paced = self._options.realtime and not reader.live
+        self._shelf.live = self._paced or reader.live
         self.rate = reader.rate
         return reader
 
     @property
     def _comes_back(self) -> bool:
         """Whether the source is worth waiting for: live, and it was there once."""
-        return self.live and not self._options.realtime and self.stats.captured > 0
+        return self.live and not self._paced and self.stats.captured > 0
 
     def _reopen(self, reason: str) -> Reader | None:
         """Open a lost live source, however long it takes."""
@@ -229,8 +231,14 @@ class Feed:
             helper.retire()
 
     def _pause(self, seconds: float) -> None:
-        if self._stop.wait(seconds) or self._enough.is_set():
-            raise StoppedError
+        """Sleep, unless no more frames are wanted; raises ``StoppedError`` then."""
+        until = perf_counter() + seconds
+        while not self._finished():
+            left = until - perf_counter()
+            if left <= 0:
+                return
+            self._stop.wait(min(left, _TICK))
+        raise StoppedError
 
     def _new_helper(self) -> Helper:
         return Helper(f"read {self.spec.name}", self._stop)
@@ -301,13 +309,12 @@ class Feed:
         Where a file plays by its clock, its frames come when their time has.
         """
         now, waited = perf_counter(), head.waited
-        if self._options.realtime:
+        if self._paced:
             began, first = self._clock = self._clock or (now, head.timestamp)
             due = began + head.timestamp - first
             waited = 0.0
             if due > now:
-                if self._stop.wait(due - now):
-                    raise StoppedError
+                self._pause(due - now)
                 waited, now = due - now, perf_counter()
         stats = self.stats
         if stats.captured == 0:

@@ -66,7 +66,7 @@ class SourceOptions:
         size: (height, width) asked of a camera, or rendered by streets.
         rate: frames a second asked of a camera.
         loop: begin anew where a file ends.
-        realtime: play a file by its own clock and treat it as live.
+        realtime: play files by their own clock and treat them as live; live sources are so anyway.
         give_up: seconds a live source may be away before the run fails; ``None``: for ever.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -11,7 +12,7 @@ import pytest
 
 from pipeline.errors import SourceError
 from pipeline.video.runner import RunnerOptions
-from pipeline.video.source import Reader, SourceOptions, SourceSpec
+from pipeline.video.source import Head, Reader, SourceOptions, SourceSpec, open_reader
 from tests.pipeline.video.clips import (
     HEIGHT,
     WIDTH,
@@ -81,6 +82,43 @@ def test_realtime_plays_a_file_by_its_clock(tmp_path: Path) -> None:
     runner.run()
     assert 14 / 25 <= perf_counter() - begin < 4
     assert len(sink.indices) + runner.streams[0].stats.dropped == 15
+
+
+def test_realtime_changes_nothing_for_a_live_source(tmp_path: Path) -> None:
+    """Lost, it is found again; only the file beside it is played by its clock."""
+    file, live = Recorder(), Recorder()
+    cameras = script(CameraFake(50.0, error_at=5), CameraFake(50.0, first=500))
+
+    def opener(spec: SourceSpec, options: SourceOptions) -> Reader:
+        return cameras(spec, options) if spec == LIVE else open_reader(spec, options)
+
+    runner = make(opener=opener, source_options=replace(QUICK, realtime=True))
+    add(runner, str(write_clip(tmp_path / "clip.mp4", 15)), file)
+    add(runner, LIVE, live)
+    run_for(runner, lambda: max(live.numbers, default=0) >= 505)
+    assert runner.streams[1].stats.reconnects == 1
+    assert file.timestamps[-1] > 0.2
+
+
+def test_realtime_does_not_pace_a_live_source_by_its_timestamps() -> None:
+    class Ahead(CameraFake):
+        def grab(self) -> Head | None:
+            head = super().grab()
+            return head and replace(head, timestamp=head.timestamp * 1000)
+
+    sink = Recorder()
+    runner = make(opener=script(Ahead(50.0)), source_options=replace(QUICK, realtime=True))
+    add(runner, LIVE, sink)
+    run_for(runner, lambda: len(sink.indices) >= 10)
+
+
+def test_enough_frames_end_the_run_in_a_gap_of_the_file(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 3, times=[0.0, 0.04, 60.0])
+    runner = make(options=RunnerOptions(max_frames=2), source_options=SourceOptions(realtime=True))
+    add(runner, str(clip), Recorder())
+    begin = perf_counter()
+    runner.run()
+    assert perf_counter() - begin < 8, "the gap is a minute long"
 
 
 def test_lost_source_is_found_again_and_shown_stale_meanwhile() -> None:
