@@ -8,6 +8,7 @@ runner stops; a file that is lost is an error.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -96,6 +97,7 @@ class Feed:
             pass
         finally:
             self._ended = True
+            self.stats.quiet_after = math.inf
             self._wake()
         if not self.stats.captured and not self._finished():
             bad = self.stats.decode_errors
@@ -179,7 +181,7 @@ class Feed:
             wait_random,
         )
 
-        self.stats.away_since = perf_counter()
+        self.stats.away_since = self.stats.arrived_at
         give_up = self._options.give_up
         retrying = Retrying(
             retry=retry_if_exception_type(SourceError),
@@ -320,5 +322,6 @@ class Feed:
         if stats.captured == 0:
             stats.first_at = now
         stats.captured += 1
-        stats.away_since = None
+        if self.live and not self._paced:
+            stats.count_arrival(now, self.rate)
         return now, waited

@@ -16,6 +16,11 @@ _LEAST, _MOST, _GROWTH = 1e-6, 1e4, 1.01
 _BINS = math.ceil(math.log(_MOST / _LEAST) / math.log(_GROWTH)) + 1
 
 
+_QUIET, _QUIET_FRAMES = 1.0, 5
+"""A live source counts as away after a second without a frame, or after five frames' time if that
+is longer: long before it counts as lost, since what is shown is already old."""
+
+
 class Histogram:
     """Durations in bins that grow by 1 %, from 1 microsecond to 10,000 seconds.
 
@@ -122,7 +127,10 @@ class StreamStats:
         skipped: frames left out on request (``--skip``).
         decode_errors: packets or pictures that did not decode.
         reconnects: times a live source came back.
-        away_since: when a live source went away; ``None`` while it is there.
+        away_since: when a lost live source gave its last frame; ``None`` while it is not lost.
+        arrived_at: when a live source gave its newest frame.
+        quiet_after: seconds without a frame from which a live source counts as away.
+        interval: seconds between two frames of a live source, smoothed over about ten.
         truncated: a file ended before the length it states.
         recent_latency: capture to sinks, in seconds, smoothed over about ten frames.
     """
@@ -136,6 +144,9 @@ class StreamStats:
     decode_errors: int = 0
     reconnects: int = 0
     away_since: float | None = None
+    arrived_at: float = math.nan
+    quiet_after: float = math.inf
+    interval: float = 0.0
     truncated: bool = False
     recent_latency: float = math.nan
     first_at: float = math.nan
@@ -156,6 +167,20 @@ class StreamStats:
         self.shown += 1
         self.last_at = now
         self.rate.tick(now)
+
+    def count_arrival(self, now: float, rate: float | None) -> None:
+        """Note that a live source is there, and how long it may be silent from now on.
+
+        Args:
+            now: ``perf_counter()``.
+            rate: frames a second that it states, if it does.
+        """
+        if self.away_since is None and self.arrived_at <= now:  # not so at first: it is NaN
+            step = now - self.arrived_at
+            self.interval += (step - self.interval) / 10 if self.interval else step
+        usual = max(self.interval, 1 / rate if rate else 0.0)
+        self.quiet_after = max(_QUIET, _QUIET_FRAMES * usual)
+        self.arrived_at, self.away_since = now, None
 
     def count_replaced(self) -> None:
         """Count a frame that made room for a newer one. May be called by any thread."""
@@ -179,9 +204,13 @@ class StreamStats:
         return self.shown / span if span > 0 else math.nan
 
     def away_for(self, now: float) -> float:
-        """Seconds since a live source went away; 0 while it is there."""
+        """Seconds since a live source's last frame where it is lost or silent, else 0."""
         since = self.away_since
-        return 0.0 if since is None else now - since
+        if since is None:
+            since = self.arrived_at
+            if not now - since > self.quiet_after:  # also where it has not begun
+                return 0.0
+        return now - since
 
     def milliseconds(self) -> Iterator[tuple[str, float]]:
         """(stage, mean milliseconds) of the stages that took place."""

@@ -195,7 +195,7 @@ class Outlet:
         self._give(job)
 
     def _maybe_stale(self) -> None:
-        """While the stream is away, show its last picture again, marked."""
+        """While the stream is away or silent, show its last picture again, marked."""
         now = perf_counter()
         away = self._stats.away_for(now)
         if not away or not self._stats.shown or now - self._stale_at < _STALE_EVERY:

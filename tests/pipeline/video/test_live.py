@@ -137,6 +137,33 @@ def test_lost_source_is_found_again_and_shown_stale_meanwhile() -> None:
     assert 0.5 < gap < 5
 
 
+def test_silent_source_is_shown_stale_long_before_it_is_lost() -> None:
+    camera, sink = CameraFake(50.0, stall_at=10), Recorder(needs_canvas=True)
+    runner = make(opener=script(camera), source_options=SourceOptions(read_timeout=60.0))
+    add(runner, LIVE, sink)
+    stats = runner.streams[0].stats
+    away: list[float] = []
+
+    def seen() -> bool:
+        if sink.stale_shown >= 2 and not away:
+            away.append(stats.away_for(perf_counter()))
+            camera.close()  # lets the call that hangs go
+        return bool(away)
+
+    run_for(runner, seen)
+    assert stats.reconnects == 0
+    assert away[0] > 1.0, "counted from its last frame"
+
+
+def test_slow_source_is_not_silent() -> None:
+    """One picture in 1.25 seconds is what it states."""
+    sink = Recorder(needs_canvas=True)
+    runner = make(opener=script(CameraFake(0.8)))
+    add(runner, LIVE, sink)
+    run_for(runner, lambda: len(sink.indices) >= 3)
+    assert sink.stale_shown == 0
+
+
 def test_ended_stream_is_opened_again() -> None:
     sink = Recorder()
     runner = make(
