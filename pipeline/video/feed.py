@@ -33,6 +33,9 @@ _SLACK = 0.5
 
 _TICK = 0.1
 
+_TELL_EVERY = 10.0
+"""Seconds between two notices of a source's loss."""
+
 
 class Feed:
     """One source, read on threads of its own.
@@ -44,6 +47,7 @@ class Feed:
         stop: ends everything.
         wake: called whenever a job is ready or the feed has ended.
         stats: what happened is counted here.
+        notify: given a line for a person when a live source is lost, and when it is back.
         skip: frames left out between two that are taken.
         opener: opens the reader; replaced in tests.
     """
@@ -57,6 +61,7 @@ class Feed:
         stop: threading.Event,
         wake: Callable[[], None],
         stats: StreamStats,
+        notify: Callable[[str], None] = lambda _line: None,
         skip: int = 0,
         opener: Callable[[SourceSpec, SourceOptions], Reader] = open_reader,
     ) -> None:
@@ -66,6 +71,7 @@ class Feed:
         self._options = options
         self._stop = stop
         self._wake = wake
+        self._notify = notify
         self._skip = skip
         self._opener = opener
         self._enough = threading.Event()
@@ -73,6 +79,8 @@ class Feed:
         self._shelf.live = options.realtime or spec.kind == "camera"
         self._ended = False
         self._paced = False
+        self._told = False
+        self._told_at = -math.inf
         self._count = 0
         self._offset = 0.0
         self._last = 0.0
@@ -143,7 +151,8 @@ class Feed:
         except SourceError as error:
             if not self._finished() and not self._comes_back:
                 raise
-            reason = str(error)  # not the error: its traceback would hold the reader
+            # Not the error: its traceback would hold the reader.
+            reason = str(error).removeprefix(f"'{self.spec.name}': ")
         finally:
             self._close(helper, reader)
         if self._finished():
@@ -181,7 +190,7 @@ class Feed:
             wait_random,
         )
 
-        self.stats.away_since = self.stats.arrived_at
+        self._tell_of_loss(reason)
         give_up = self._options.give_up
         retrying = Retrying(
             retry=retry_if_exception_type(SourceError),
@@ -202,6 +211,16 @@ class Feed:
         self.stats.reconnects += 1
         self._offset = perf_counter() - self.stats.first_at
         return reader
+
+    def _tell_of_loss(self, reason: str) -> None:
+        now = perf_counter()
+        if self.stats.away_since is None:
+            self.stats.away_since = self.stats.arrived_at
+            # One that comes and goes the whole time is told of now and then, with its return.
+            self._told = now - self._told_at >= _TELL_EVERY
+            if self._told:
+                self._told_at = now
+                self._notify(f"'{self.spec.name}' lost: {reason}; trying again")
 
     def _attempt(self) -> Reader:
         helper = self._new_helper()
@@ -323,5 +342,8 @@ class Feed:
             stats.first_at = now
         stats.captured += 1
         if self.live and not self._paced:
+            if self._told and stats.away_since is not None:
+                self._told = False
+                self._notify(f"'{self.spec.name}' is back after {now - stats.away_since:.1f} s")
             stats.count_arrival(now, self.rate)
         return now, waited

@@ -31,13 +31,14 @@ class Controls:
         stop: set to end the run properly.
         paused: while set, no new frame is taken.
         snapshots: where ``save`` puts its pictures.
-        notices: lines for the person, such as that the display is gone; taken by whoever prints.
+        notices: lines for the person, such as that a source is lost; taken by whoever prints. The
+            newest hundred, as nobody may.
     """
 
     stop: threading.Event = field(default_factory=threading.Event)
     paused: threading.Event = field(default_factory=threading.Event)
     snapshots: Path = field(default_factory=Path)
-    notices: deque[str] = field(default_factory=deque)
+    notices: deque[str] = field(default_factory=lambda: deque(maxlen=100))
     _wanted: set[str] = field(default_factory=set)
 
     def pause_or_go_on(self) -> None:

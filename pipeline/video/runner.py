@@ -114,6 +114,7 @@ class Runner:
             stop=self.controls.stop,
             wake=self._wake,
             stats=stats,
+            notify=self.controls.notices.append,
             skip=self._options.skip,
             opener=self._opener,
         )

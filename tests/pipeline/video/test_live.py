@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,24 @@ def test_slow_source_is_not_silent() -> None:
     add(runner, LIVE, sink)
     run_for(runner, lambda: len(sink.indices) >= 3)
     assert sink.stale_shown == 0
+
+
+def test_loss_and_return_are_told_but_not_every_time() -> None:
+    sink = Recorder()
+    torn = [CameraFake(100.0, error_at=3) for _ in range(3)]
+    runner = make(
+        opener=script(torn[0], SourceError("down"), *torn[1:], CameraFake(100.0, first=500)),
+        source_options=QUICK,
+    )
+    add(runner, LIVE, sink)
+    run_for(runner, lambda: max(sink.numbers, default=0) >= 500)
+    assert runner.streams[0].stats.reconnects == 3
+    lost, back = runner.controls.notices
+    assert lost == "'rtsp://camera/stream' lost: the cable was pulled; trying again"
+    told = re.fullmatch(r"'rtsp://camera/stream' is back after (\d+\.\d) s", back)
+    assert told
+    # A first pause of 0.25 s, the second attempt after the next one.
+    assert 0.4 < float(told[1]) < 10
 
 
 def test_ended_stream_is_opened_again() -> None:
