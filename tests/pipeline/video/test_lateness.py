@@ -172,13 +172,13 @@ def test_what_the_runner_shows_of_such_a_stream_is_near_and_its_age_is_told() ->
     assert max(sink.true) < 4
     assert len(sink.indices) > 8
     # All but the time that decoding takes: it is in the least offset too.
-    np.testing.assert_allclose(sink.ages, np.array(sink.true) - 0.12, atol=0.1)
+    np.testing.assert_allclose(sink.ages, np.array(sink.true) - 0.12, atol=0.25)
     assert sink.indices == sink.numbers, "what was left out is a gap in the numbers"
     stats = runner.streams[0].stats
     assert stats.captured - len(sink.indices) - 8 <= stats.dropped
     assert stats.dropped >= camera.left_out > 50
     assert stats.stages["lag"].count == stats.shown
-    assert stats.latency.largest == pytest.approx(max(sink.ages), abs=0.1)
+    assert stats.latency.largest == pytest.approx(max(sink.ages), abs=0.25)
 
 
 def read(path: Path, haste: Callable[[int], Haste]) -> tuple[list[int], FFmpegReader]:

@@ -310,4 +310,4 @@ def test_lag_stays_bounded_when_decoding_is_slow(
     stats = runner.streams[0].stats
     assert stats.dropped > 50
     assert (stats.reconnects, stats.decode_errors) == (0, 0)
-    np.testing.assert_allclose(sink.ages, sink.lags, atol=0.25)
+    np.testing.assert_allclose(sink.ages, sink.lags, atol=0.4)
