@@ -296,14 +296,20 @@ def status_line(session: Session) -> Iterator[Callable[[], None]]:
     """A line on the terminal that follows the run; notices are printed as they come."""
     with stderr.status("opening") as status:
 
-        def poll() -> None:
+        def tell() -> None:
             notices = session.controls.notices
             while notices:
                 warn(notices.popleft())
+
+        def poll() -> None:
+            tell()
             if stderr.is_terminal:
                 status.update("   ".join(_describe(stream.stats) for stream in session.streams))
 
-        yield poll
+        try:
+            yield poll
+        finally:
+            tell()  # of what came after the last poll
 
 
 def _describe(stats: StreamStats) -> str:

@@ -25,7 +25,7 @@ _BOUNDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 
 
 _COUNTERS: tuple[tuple[str, str, Callable[[StreamStats], float]], ...] = (
     ("frames", "Frames that went through everything", lambda s: s.shown),
-    ("captured_frames", "Frames decoded", lambda s: s.captured),
+    ("captured_frames", "Frames that came", lambda s: s.captured),
     ("dropped_frames", "Live frames left out: a newer one was there, or too old",
      lambda s: s.dropped),
     ("skipped_frames", "Frames left out on request", lambda s: s.skipped),
