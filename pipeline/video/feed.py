@@ -8,17 +8,19 @@ runner stops; a file that is lost is an error.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
 from pipeline.errors import SourceError
-from pipeline.video.frames import Job, JobPool, Region, new_job
+from pipeline.video.frames import Job, new_job
+from pipeline.video.lateness import Hurried, Lateness
 from pipeline.video.metrics import StreamStats
 from pipeline.video.patience import Helper, StalledError, StoppedError
+from pipeline.video.shelf import Setup, Shelf
 from pipeline.video.source import Head, Reader, SourceOptions, SourceSpec, open_reader
 
 T = TypeVar("T")
@@ -31,14 +33,8 @@ _SLACK = 0.5
 
 _TICK = 0.1
 
-_AHEAD = 1
-"""Frames of a file kept ready for the engine; one more is being decoded meanwhile."""
-
-Setup = Callable[[int, int], tuple[int, Region | None]]
-"""For frames of (height, width): how many jobs to make, and the region to segment.
-
-The number of jobs is what bounds everything: how far a file is decoded ahead, and the memory.
-"""
+_TELL_EVERY = 10.0
+"""Seconds between two notices of a source's loss."""
 
 
 class Feed:
@@ -51,6 +47,7 @@ class Feed:
         stop: ends everything.
         wake: called whenever a job is ready or the feed has ended.
         stats: what happened is counted here.
+        notify: given a line for a person when a live source is lost, and when it is back.
         skip: frames left out between two that are taken.
         opener: opens the reader; replaced in tests.
     """
@@ -64,24 +61,26 @@ class Feed:
         stop: threading.Event,
         wake: Callable[[], None],
         stats: StreamStats,
+        notify: Callable[[str], None] = lambda _line: None,
         skip: int = 0,
         opener: Callable[[SourceSpec, SourceOptions], Reader] = open_reader,
     ) -> None:
         self.spec = spec
         self.stats = stats
-        self.live = options.realtime or spec.kind == "camera"
         self.rate: float | None = None
         self._options = options
-        self._setup = setup
         self._stop = stop
         self._wake = wake
+        self._notify = notify
         self._skip = skip
         self._opener = opener
-        self._pool = JobPool()
-        self._ready: deque[Job] = deque()
-        self._lock = threading.Condition()
         self._enough = threading.Event()
+        self._shelf = Shelf(setup, self._finished, wake, stats)
+        self._shelf.live = options.realtime or spec.kind == "camera"
         self._ended = False
+        self._paced = False
+        self._told = False
+        self._told_at = -math.inf
         self._count = 0
         self._offset = 0.0
         self._last = 0.0
@@ -106,6 +105,7 @@ class Feed:
             pass
         finally:
             self._ended = True
+            self.stats.quiet_after = math.inf
             self._wake()
         if not self.stats.captured and not self._finished():
             bad = self.stats.decode_errors
@@ -114,15 +114,11 @@ class Feed:
 
     def take(self) -> Job | None:
         """The frame to segment next, if there is one: the newest of a live source."""
-        with self._lock:
-            if not self._ready:
-                return None
-            self._lock.notify_all()
-            return self._ready.popleft()
+        return self._shelf.take()
 
     def give(self, job: Job) -> None:
         """Put back a job whose frame is done with."""
-        self._pool.give(job)
+        self._shelf.give(job)
 
     def finish(self) -> None:
         """No more frames are wanted. Those that are ready stay ready."""
@@ -131,16 +127,17 @@ class Feed:
     @property
     def waiting(self) -> tuple[int, int] | None:
         """(H, W) of what ``take`` would give to segment; ``None`` where there is nothing."""
-        with self._lock:
-            if not self._ready:
-                return None
-            height, width = self._ready[0].labelled.shape
-            return height, width
+        return self._shelf.waiting
+
+    @property
+    def live(self) -> bool:
+        """Whether the newest frame counts; known for sure once the source is open."""
+        return self._shelf.live
 
     @property
     def exhausted(self) -> bool:
         """Whether no frame is ready and none will come."""
-        return self._ended and not self._ready
+        return self._ended and self.waiting is None
 
     # -- opening, losing, finding again ------------------------------------------------------
 
@@ -154,7 +151,8 @@ class Feed:
         except SourceError as error:
             if not self._finished() and not self._comes_back:
                 raise
-            reason = str(error)  # not the error: its traceback would hold the reader
+            # Not the error: its traceback would hold the reader.
+            reason = str(error).removeprefix(f"'{self.spec.name}': ")
         finally:
             self._close(helper, reader)
         if self._finished():
@@ -171,14 +169,15 @@ class Feed:
     def _first(self) -> Reader:
         """The source, opened in one attempt: where it cannot be, someone has to know."""
         reader = self._attempt()
-        self.live = self.live or reader.live
+        self._paced = self._options.realtime and not reader.live
+        self._shelf.live = self._paced or reader.live
         self.rate = reader.rate
         return reader
 
     @property
     def _comes_back(self) -> bool:
         """Whether the source is worth waiting for: live, and it was there once."""
-        return self.live and not self._options.realtime and self.stats.captured > 0
+        return self.live and not self._paced and self.stats.captured > 0
 
     def _reopen(self, reason: str) -> Reader | None:
         """Open a lost live source, however long it takes."""
@@ -191,7 +190,7 @@ class Feed:
             wait_random,
         )
 
-        self.stats.away_since = perf_counter()
+        self._tell_of_loss(reason)
         give_up = self._options.give_up
         retrying = Retrying(
             retry=retry_if_exception_type(SourceError),
@@ -212,6 +211,16 @@ class Feed:
         self.stats.reconnects += 1
         self._offset = perf_counter() - self.stats.first_at
         return reader
+
+    def _tell_of_loss(self, reason: str) -> None:
+        now = perf_counter()
+        if self.stats.away_since is None:
+            self.stats.away_since = self.stats.arrived_at
+            # One that comes and goes the whole time is told of now and then, with its return.
+            self._told = now - self._told_at >= _TELL_EVERY
+            if self._told:
+                self._told_at = now
+                self._notify(f"'{self.spec.name}' lost: {reason}; trying again")
 
     def _attempt(self) -> Reader:
         helper = self._new_helper()
@@ -243,8 +252,14 @@ class Feed:
             helper.retire()
 
     def _pause(self, seconds: float) -> None:
-        if self._stop.wait(seconds) or self._enough.is_set():
-            raise StoppedError
+        """Sleep, unless no more frames are wanted; raises ``StoppedError`` then."""
+        until = perf_counter() + seconds
+        while not self._finished():
+            left = until - perf_counter()
+            if left <= 0:
+                return
+            self._stop.wait(min(left, _TICK))
+        raise StoppedError
 
     def _new_helper(self) -> Helper:
         return Helper(f"read {self.spec.name}", self._stop)
@@ -255,20 +270,32 @@ class Feed:
     # -- reading -----------------------------------------------------------------------------
 
     def _read(self, helper: Helper, reader: Reader) -> None:
+        lateness = Lateness()
+        hurried = reader if isinstance(reader, Hurried) else None
         while not self._finished():
+            if hurried is not None:
+                hurried.haste = lateness.haste
+                before = hurried.left_out
             begin = perf_counter()
             head = self._call(helper, reader.grab, reader)
             self.stats.decode_errors = self._errors_before + reader.decode_errors
             if head is None:
                 return
             decoding = perf_counter() - begin
-            now = self._arrived(head)
+            if hurried is not None:
+                self._leave_out(hurried.left_out - before)
+            if not head.height:
+                continue
+            now, waited = self._arrived(head)
             index, self._count = self._count, self._count + 1
             self._last = self._offset + head.timestamp
+            if self.live and not lateness.see(now, head.timestamp, waited):
+                self.stats.count_late()
+                continue
             if index % (self._skip + 1):
                 self.stats.skipped += 1
                 continue
-            job = self._free_job(head)
+            job = self._shelf.borrow((head.height, head.width))
             if job is None:
                 continue
             begin = perf_counter()
@@ -276,11 +303,19 @@ class Feed:
                 self._call(helper, partial(reader.retrieve, job.bgr), reader)
             except BaseException:
                 # A call that was left behind may still write into these buffers one day.
-                self._pool.give(job if helper.usable else new_job(*job.size, job.region))
+                self._shelf.give(job if helper.usable else new_job(*job.size, job.region))
                 raise
-            job.index, job.captured_at, job.timestamp = index, now, self._last
+            job.index, job.timestamp = index, self._last
+            job.decoded_at, job.captured_at = now, now - lateness.lag
             self.stats.stages["capture"].add(decoding + perf_counter() - begin)
-            self._publish(job)
+            self._shelf.publish(job)
+
+    def _leave_out(self, frames: int) -> None:
+        """Count frames that the reader left out before it decoded them."""
+        if frames:
+            self._count += frames
+            self.stats.captured += frames
+            self.stats.count_late(frames)
 
     def _call(self, helper: Helper, task: Callable[[], T], reader: Reader) -> T:
         limit = self._options.read_timeout
@@ -289,55 +324,26 @@ class Feed:
         except StalledError as error:
             raise SourceError(f"'{self.spec.name}': nothing came for {limit:g} s") from error
 
-    def _arrived(self, head: Head) -> float:
-        """When the frame came, after waiting for its time where a file plays by its clock."""
-        now = perf_counter()
-        if self._options.realtime:
+    def _arrived(self, head: Head) -> tuple[float, float]:
+        """When the frame came, and how long it was waited for; both in seconds.
+
+        Where a file plays by its clock, its frames come when their time has.
+        """
+        now, waited = perf_counter(), head.waited
+        if self._paced:
             began, first = self._clock = self._clock or (now, head.timestamp)
             due = began + head.timestamp - first
+            waited = 0.0
             if due > now:
-                if self._stop.wait(due - now):
-                    raise StoppedError
-                now = perf_counter()
+                self._pause(due - now)
+                waited, now = due - now, perf_counter()
         stats = self.stats
         if stats.captured == 0:
             stats.first_at = now
         stats.captured += 1
-        stats.away_since = None
-        return now
-
-    def _free_job(self, head: Head) -> Job | None:
-        size = (head.height, head.width)
-        if self._pool.size != size:
-            count, region = self._setup(*size)
-            self._pool.resize(*size, count, region)
-        if not self.live:
-            self._wait_for_room()
-        job = self._pool.take()
-        if job is not None:
-            return job
-        if not self.live:
-            while job is None and not self._finished():
-                job = self._pool.take(_TICK)
-            return job
-        with self._lock:
-            job = self._ready.popleft() if self._ready else None
-        self.stats.replaced += 1  # the older frame, or where all are under way this one
-        return job if job is not None and job.size == size else None
-
-    def _wait_for_room(self) -> None:
-        """Until few enough frames of a file are ready: those decoded earlier only grow older."""
-        with self._lock:
-            while len(self._ready) >= _AHEAD and not self._finished():
-                self._lock.wait(_TICK)
-
-    def _publish(self, job: Job) -> None:
-        with self._lock:
-            stale = list(self._ready) if self.live else []
-            if stale:
-                self._ready.clear()
-            self._ready.append(job)
-        for old in stale:
-            self.stats.replaced += 1
-            self._pool.give(old)
-        self._wake()
+        if self.live and not self._paced:
+            if self._told and stats.away_since is not None:
+                self._told = False
+                self._notify(f"'{self.spec.name}' is back after {now - stats.away_since:.1f} s")
+            stats.count_arrival(now, self.rate)
+        return now, waited

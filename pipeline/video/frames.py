@@ -25,7 +25,8 @@ class Frame:
 
     Attributes:
         index: its number in the source, from 0; a gap where frames were dropped or skipped.
-        captured_at: ``time.perf_counter()`` when it was decoded, in seconds.
+        captured_at: ``time.perf_counter()`` when it was decoded, in seconds; of a live source, when
+            it would have been had nothing held it up, by the source's own clock.
         timestamp: the source's own clock, in seconds from its first frame.
         bgr: (H, W, 3) uint8. Belongs to the runner: copy what is to outlive the call.
     """
@@ -44,7 +45,8 @@ class Segmentation:
         index: the frame's.
         labels: (H, W) uint8 train ids; 255 outside the region of interest. Belongs to the runner.
         timings: seconds spent per stage: ``wait`` (captured, not yet taken), ``prepare``,
-            ``infer``, ``decode``, ``queue`` (labelled, not yet shown).
+            ``infer``, ``decode``, ``queue`` (labelled, not yet shown); and, of a live source, how
+            late it was decoded: ``lag``.
     """
 
     index: int
@@ -81,6 +83,7 @@ class Job:
     region: Region | None
     index: int = 0
     captured_at: float = 0.0
+    decoded_at: float = 0.0
     timestamp: float = 0.0
     ticket: Ticket | None = None
     slots: int = 0

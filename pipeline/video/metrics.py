@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 
-STAGES = ("capture", "wait", "prepare", "infer", "decode", "queue", "draw", "sinks")
+STAGES = ("lag", "capture", "wait", "prepare", "infer", "decode", "queue", "draw", "sinks")
 """What a frame passes through, in order. See ``docs/video.md``."""
 
 _LEAST, _MOST, _GROWTH = 1e-6, 1e4, 1.01
 _BINS = math.ceil(math.log(_MOST / _LEAST) / math.log(_GROWTH)) + 1
+
+
+_QUIET, _QUIET_FRAMES = 1.0, 5
+"""A live source counts as away after a second without a frame, or after five frames' time if that
+is longer: long before it counts as lost, since what is shown is already old."""
 
 
 class Histogram:
@@ -110,18 +115,22 @@ class Rate:
 class StreamStats:
     """What happened to one source's frames. Each field is written by one thread only.
 
-    ``late`` alone is counted by two, through ``count_late``.
+    ``replaced`` and ``late`` alone are counted by several, through their methods.
 
     Attributes:
         source: its name, without credentials.
-        captured: frames decoded.
+        captured: frames that came, be it that they were left out before they were decoded.
         shown: frames that went through everything.
-        replaced: live frames left out because a newer one was there (capture thread).
-        late: live frames left out because they were older than ``--max-latency``.
+        replaced: live frames left out because a newer one was there.
+        late: live frames left out because they were too old: older than ``--max-latency``, or part
+            of a backlog that was run through.
         skipped: frames left out on request (``--skip``).
         decode_errors: packets or pictures that did not decode.
         reconnects: times a live source came back.
-        away_since: when a live source went away; ``None`` while it is there.
+        away_since: when a lost live source gave its last frame; ``None`` while it is not lost.
+        arrived_at: when a live source gave its newest frame.
+        quiet_after: seconds without a frame from which a live source counts as away.
+        interval: seconds between two frames of a live source, smoothed over about ten.
         truncated: a file ended before the length it states.
         recent_latency: capture to sinks, in seconds, smoothed over about ten frames.
     """
@@ -135,6 +144,9 @@ class StreamStats:
     decode_errors: int = 0
     reconnects: int = 0
     away_since: float | None = None
+    arrived_at: float = math.nan
+    quiet_after: float = math.inf
+    interval: float = 0.0
     truncated: bool = False
     recent_latency: float = math.nan
     first_at: float = math.nan
@@ -156,10 +168,29 @@ class StreamStats:
         self.last_at = now
         self.rate.tick(now)
 
-    def count_late(self) -> None:
-        """Count a frame that was too old. May be called by any thread."""
+    def count_arrival(self, now: float, rate: float | None) -> None:
+        """Note that a live source is there, and how long it may be silent from now on.
+
+        Args:
+            now: ``perf_counter()``.
+            rate: frames a second that it states, if it does.
+        """
+        if self.away_since is None and self.arrived_at <= now:  # not so at first: it is NaN
+            step = now - self.arrived_at
+            self.interval += (step - self.interval) / 10 if self.interval else step
+        usual = max(self.interval, 1 / rate if rate else 0.0)
+        self.quiet_after = max(_QUIET, _QUIET_FRAMES * usual)
+        self.arrived_at, self.away_since = now, None
+
+    def count_replaced(self) -> None:
+        """Count a frame that made room for a newer one. May be called by any thread."""
         with self._lock:
-            self.late += 1
+            self.replaced += 1
+
+    def count_late(self, frames: int = 1) -> None:
+        """Count frames that were too old. May be called by any thread."""
+        with self._lock:
+            self.late += frames
 
     @property
     def dropped(self) -> int:
@@ -173,9 +204,13 @@ class StreamStats:
         return self.shown / span if span > 0 else math.nan
 
     def away_for(self, now: float) -> float:
-        """Seconds since a live source went away; 0 while it is there."""
+        """Seconds since a live source's last frame where it is lost or silent, else 0."""
         since = self.away_since
-        return 0.0 if since is None else now - since
+        if since is None:
+            since = self.arrived_at
+            if not now - since > self.quiet_after:  # also where it has not begun
+                return 0.0
+        return now - since
 
     def milliseconds(self) -> Iterator[tuple[str, float]]:
         """(stage, mean milliseconds) of the stages that took place."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,13 +31,14 @@ class Controls:
         stop: set to end the run properly.
         paused: while set, no new frame is taken.
         snapshots: where ``save`` puts its pictures.
-        notices: lines for the person, such as that the display is gone; taken by whoever prints.
+        notices: lines for the person, such as that a source is lost; taken by whoever prints. The
+            newest hundred, as nobody may.
     """
 
     stop: threading.Event = field(default_factory=threading.Event)
     paused: threading.Event = field(default_factory=threading.Event)
     snapshots: Path = field(default_factory=Path)
-    notices: deque[str] = field(default_factory=deque)
+    notices: deque[str] = field(default_factory=lambda: deque(maxlen=100))
     _wanted: set[str] = field(default_factory=set)
 
     def pause_or_go_on(self) -> None:
@@ -69,6 +69,7 @@ class Outlet:
         stats: what happened is counted here.
         controls: wishes of a person.
         give: takes a job back whose frame is done with.
+        wake: called whenever there is room for another frame.
         abort: set when the run has failed: leave at once.
     """
 
@@ -79,6 +80,7 @@ class Outlet:
         stats: StreamStats,
         controls: Controls,
         give: Callable[[Job], None],
+        wake: Callable[[], None],
         abort: threading.Event,
     ) -> None:
         self._sinks = list(sinks)
@@ -86,9 +88,11 @@ class Outlet:
         self._stats = stats
         self._controls = controls
         self._give = give
+        self._wake = wake
         self._abort = abort
-        # One waits while one is drawn: more would only make what is shown older.
-        self._queue: queue.Queue[Job | None] = queue.Queue(maxsize=1)
+        self._queue: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
         self._broken: Sink | None = None
         self._stale_at = 0.0
         self.saved: list[str] = []
@@ -98,15 +102,36 @@ class Outlet:
         """One more sink, before the run."""
         self._sinks.append(sink)
 
-    def put(self, job: Job | None) -> bool:
-        """Queue a labelled frame, or ``None`` for the end; whether there was still someone."""
-        while not self._abort.is_set():
-            try:
-                self._queue.put(job, timeout=_TICK)
-            except queue.Full:
-                continue
-            return True
-        return False
+    @property
+    def waiting(self) -> int:
+        """Labelled frames that wait for the sinks. How many may is for the caller to bound."""
+        return len(self._queue)
+
+    def held_up(self, now: float) -> float:
+        """Seconds the first labelled frame has waited for the sinks; 0 where there is none."""
+        with self._changed:
+            return now - self._queue[0].done_at if self._queue else 0.0
+
+    def put(self, job: Job, *, newest: bool) -> None:
+        """Queue a labelled frame. Never waits: one slow sink must not hold up other streams.
+
+        Args:
+            job: the frame.
+            newest: it takes the place of any that waits; that one is given back and counted.
+        """
+        with self._changed:
+            old = self._queue.popleft() if newest and self._queue else None
+            self._queue.append(job)
+            self._changed.notify_all()
+        if old is not None:
+            self._stats.count_replaced()
+            self._give(old)
+
+    def end(self) -> None:
+        """No more frames will come: ``run`` ends when those that wait are shown."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
     def run(self) -> None:
         """Show frames until the end. Blocks.
@@ -115,13 +140,16 @@ class Outlet:
             SinkError: a sink cannot go on.
         """
         while not self._abort.is_set():
-            try:
-                job = self._queue.get(timeout=_TICK)
-            except queue.Empty:
+            with self._changed:
+                if not self._queue and not self._ended:
+                    self._changed.wait(_TICK)
+                job = self._queue.popleft() if self._queue else None
+                if job is None and self._ended:
+                    return
+            if job is None:
                 self._maybe_stale()
                 continue
-            if job is None:
-                return
+            self._wake()
             self._show(job)
 
     def close(self) -> SinkError | None:
@@ -168,7 +196,7 @@ class Outlet:
         self._give(job)
 
     def _maybe_stale(self) -> None:
-        """While the stream is away, show its last picture again, marked."""
+        """While the stream is away or silent, show its last picture again, marked."""
         now = perf_counter()
         away = self._stats.away_for(now)
         if not away or not self._stats.shown or now - self._stale_at < _STALE_EVERY:

@@ -8,6 +8,9 @@ stream (``frames.JobPool``); their number is what bounds how far anything runs a
 
 Streams take turns at the engine. Results are collected in the order frames were submitted, so
 every stream keeps its order.
+
+No stream waits for another's sinks: the collector never blocks. A file's frame is not submitted
+before its outlet has room for it; a live one is, and takes the place of the one that waits there.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import numpy as np
 from pipeline.errors import EngineError
 from pipeline.inference import Segmenter
 from pipeline.video.draw import Painter
+from pipeline.video.edges import edges_of
 from pipeline.video.feed import Feed
 from pipeline.video.frames import Job, Region
 from pipeline.video.metrics import StreamStats
@@ -31,16 +35,13 @@ from pipeline.video.output import Controls, Outlet
 from pipeline.video.roi import RegionSpec
 from pipeline.video.sinks.base import Sink
 from pipeline.video.source import Reader, SourceOptions, SourceSpec, check_frame_size, open_reader
+from pipeline.video.streams import OUTSIDE_ENGINE, Stream
 
 _TICK = 0.1
 """Longest time a thread waits without looking whether it shall stop, in seconds."""
 
 _JOIN = 10.0
 """Seconds a thread may take to end before it is left behind."""
-
-_OUTSIDE_ENGINE = 5
-"""Jobs of a stream beside those in the engine: being captured, ready, labelled and on its way to
-the outlet, queued there, being drawn."""
 
 Opener: TypeAlias = Callable[[SourceSpec, SourceOptions], Reader]
 
@@ -64,20 +65,6 @@ class RunnerOptions:
     region: RegionSpec | None = None
     patch: tuple[int, int] | None = None
     engine_timeout: float = 60.0
-
-
-@dataclass
-class Stream:
-    """One source with everything that belongs to it. The runner makes these."""
-
-    feed: Feed
-    outlet: Outlet
-    painter: Painter
-    stats: StreamStats
-    thread: threading.Thread | None = None
-    """The outlet's."""
-    accepted: int = 0
-    ended: bool = False
 
 
 class Runner:
@@ -127,10 +114,11 @@ class Runner:
             stop=self.controls.stop,
             wake=self._wake,
             stats=stats,
+            notify=self.controls.notices.append,
             skip=self._options.skip,
             opener=self._opener,
         )
-        outlet = Outlet(sinks, painter, stats, self.controls, feed.give, self._abort)
+        outlet = Outlet(sinks, painter, stats, self.controls, feed.give, self._wake, self._abort)
         self.streams.append(Stream(feed, outlet, painter, stats))
         return stats
 
@@ -216,8 +204,8 @@ class Runner:
         region = spec.resolve(height, width) if spec is not None else None
         seen = (region.height, region.width) if region is not None else (height, width)
         if self._options.patch is not None:
-            painter.show_edges(*_edges(self._segmenter, seen, self._options.patch, region))
-        return self._segmenter.lanes(*seen) + _OUTSIDE_ENGINE, region
+            painter.show_edges(*edges_of(self._segmenter, seen, self._options.patch, region))
+        return self._segmenter.lanes(*seen) + OUTSIDE_ENGINE, region
 
     def _submit(self) -> None:
         try:
@@ -237,6 +225,7 @@ class Runner:
 
     def _next_stream(self) -> Stream | None:
         """The stream whose turn it is, if its frame fits into the engine now. Under the lock."""
+        now = perf_counter()
         for step in range(len(self.streams)):
             stream = self.streams[(self._turn + step) % len(self.streams)]
             if stream.ended:
@@ -244,6 +233,8 @@ class Runner:
             if self.controls.stop.is_set() or stream.accepted == self._options.max_frames:
                 self._drain(stream)
             size = stream.feed.waiting
+            if size is not None and not stream.has_room(self._segmenter.lanes(*size), now):
+                continue
             if size is not None and not self.controls.paused.is_set():
                 if self._used + self._slots_for(size) > self._slots:
                     return None  # it waits for its slots; nobody overtakes it
@@ -278,6 +269,7 @@ class Runner:
         stream.accepted += 1
         with self._work:
             self._used += job.slots
+            stream.flying += 1
             self._flights.append((stream, job))
             self._work.notify_all()
 
@@ -301,16 +293,19 @@ class Runner:
                     self._work.wait(_TICK)
                     continue
                 stream, job = self._flights[0]
-            if job is not None:
+            slots = 0
+            if job is None:
+                stream.outlet.end()
+            else:
                 self._label(stream, job)
+                slots = job.slots  # once put, it may come round with another frame
+                if not self._too_late(stream, job, job.done_at):
+                    stream.outlet.put(job, newest=stream.feed.live)
             with self._work:
                 self._flights.popleft()
-                self._used -= job.slots if job is not None else 0
+                self._used -= slots
+                stream.flying -= job is not None
                 self._work.notify_all()
-            if job is None:
-                stream.outlet.put(None)
-            elif not self._too_late(stream, job, job.done_at):
-                stream.outlet.put(job)
 
     def _label(self, stream: Stream, job: Job) -> None:
         ticket = job.ticket
@@ -326,23 +321,8 @@ class Runner:
             job.region.of(job.labels)[...] = job.labelled
         job.done_at = perf_counter()
         timings = job.timings
-        timings["wait"] = job.taken_at - job.captured_at
+        if stream.feed.live:
+            timings["lag"] = job.decoded_at - job.captured_at
+        timings["wait"] = job.taken_at - job.decoded_at
         timings["prepare"], timings["infer"] = ticket.prepare, ticket.infer
         timings["decode"] = ticket.decode
-
-
-def _edges(
-    segmenter: Segmenter, seen: tuple[int, int], patch: tuple[int, int], region: Region | None
-) -> tuple[tuple[list[float], list[float]], list[Region]]:
-    """Patch edges and tile borders in pixels of the whole frame."""
-    plan = segmenter.plan(*seen)
-    top, left = (region.y, region.x) if region is not None else (0, 0)
-    rows, cols = plan.patch_edges(patch)
-    scale = [plan.frame[d] / plan.picture[d] for d in range(2)]
-    tiles = []
-    for y, x in plan.origins:
-        y0, x0 = max(0, round(y * scale[0])), max(0, round(x * scale[1]))
-        y1 = min(seen[0], round((y + plan.tile[0]) * scale[0]))
-        x1 = min(seen[1], round((x + plan.tile[1]) * scale[1]))
-        tiles.append(Region(left + x0, top + y0, x1 - x0, y1 - y0))
-    return ([top + y for y in rows], [left + x for x in cols]), tiles

@@ -15,9 +15,10 @@ from pipeline.video.draw import Painter, Style
 from pipeline.video.names import display_names, file_names, label_folders, output_paths, title
 from pipeline.video.output import Controls
 from pipeline.video.roi import RegionSpec
-from pipeline.video.runner import Opener, Runner, RunnerOptions, Stream
+from pipeline.video.runner import Opener, Runner, RunnerOptions
 from pipeline.video.sinks.base import Sink
 from pipeline.video.source import SourceOptions, SourceSpec, open_reader
+from pipeline.video.streams import Stream
 from pipeline.video.summary import summarise
 
 if TYPE_CHECKING:

@@ -69,7 +69,7 @@ class SourceOptions:
         size: (height, width) asked of a camera, or rendered by streets.
         rate: frames a second asked of a camera.
         loop: begin anew where a file ends.
-        realtime: play a file by its own clock and treat it as live.
+        realtime: play files by their own clock and treat them as live; live sources are so anyway.
         give_up: seconds a live source may be away before the run fails; ``None``: for ever.
     """
 
@@ -89,11 +89,14 @@ class Head:
     Attributes:
         height, width: as shown, after any rotation its metadata asks for.
         timestamp: seconds on the source's clock since its first picture.
+        waited: the longest the reader had to wait for the source to send something, in seconds; 0
+            where the picture, and all since the one before, had already come.
     """
 
     height: int
     width: int
     timestamp: float
+    waited: float = 0.0
 
 
 class Reader(Protocol):

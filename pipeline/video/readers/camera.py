@@ -8,14 +8,21 @@ from pathlib import Path
 from time import perf_counter
 
 import cv2
+import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.video.frames import Pixels
 from pipeline.video.source import MAX_PIXELS, Head, SourceOptions, SourceSpec
 
+_MAX_ERRORS_IN_A_ROW = 30
+"""So many pictures that do not decode: opening the camera anew may help, going on does not."""
+
 
 class CameraReader:
-    """A camera: always live; its clock is ours, as V4L's differs from driver to driver."""
+    """A camera: always live; its clock is ours, as V4L's differs from driver to driver.
+
+    A torn MJPG picture, which USB gives now and then, is counted and left out.
+    """
 
     live = True
     truncated = False
@@ -43,26 +50,41 @@ class CameraReader:
         self.rate: float | None = self._capture.get(cv2.CAP_PROP_FPS) or None
         self.decode_errors = 0
         self._began: float | None = None
+        self._picture: Pixels = np.empty((0, 0, 3), np.uint8)
 
     def grab(self) -> Head | None:
-        """Wait for the camera's next picture."""
-        if not self._capture.grab():
-            raise SourceError(f"'{self._name}': the camera stopped giving pictures")
-        now = perf_counter()
-        self._began = now if self._began is None else self._began
+        """Wait for the camera's next picture that decodes."""
+        for _attempt in range(_MAX_ERRORS_IN_A_ROW):
+            if not self._capture.grab():
+                raise SourceError(f"'{self._name}': the camera stopped giving pictures")
+            now = perf_counter()
+            if self._decode():
+                self._began = now if self._began is None else self._began
+                height, width = self._picture.shape[:2]
+                return Head(height, width, now - self._began)
+            self.decode_errors += 1
+        raise SourceError(
+            f"'{self._name}': {_MAX_ERRORS_IN_A_ROW} pictures in a row did not decode"
+        )
+
+    def retrieve(self, out: Pixels) -> None:
+        """Copy the picture."""
+        np.copyto(out, self._picture)
+
+    def _decode(self) -> bool:
+        """Decode what was grabbed, into the same memory each time; whether it is a picture."""
         height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
         if not 0 < height * width <= MAX_PIXELS:
             raise SourceError(f"'{self._name}': the camera claims pictures of {width}x{height}")
-        return Head(height, width, now - self._began)
-
-    def retrieve(self, out: Pixels) -> None:
-        """Decode the picture into ``out``."""
-        ok, picture = self._capture.retrieve(out)
-        if not ok or picture.shape != out.shape:
-            raise SourceError(f"'{self._name}': the camera gave a picture that does not decode")
-        if picture.ctypes.data != out.ctypes.data:
-            out[...] = picture
+        if self._picture.shape[:2] != (height, width):
+            self._picture = np.empty((height, width, 3), np.uint8)
+        ok, picture = self._capture.retrieve(self._picture)
+        if not ok or picture.shape != self._picture.shape:
+            return False
+        if picture.ctypes.data != self._picture.ctypes.data:
+            np.copyto(self._picture, picture)
+        return True
 
     def close(self) -> None:
         """Release the device."""

@@ -19,6 +19,8 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.video.frames import Pixels
+from pipeline.video.lateness import Haste
+from pipeline.video.readers.omission import Omission
 from pipeline.video.readers.regularity import HOLE, Regularity
 from pipeline.video.source import MAX_PIXELS, Head, SourceOptions, SourceSpec
 
@@ -48,6 +50,9 @@ _TURNS: Final = {
     270: cv2.ROTATE_90_CLOCKWISE,
 }
 """The display matrix' angle is counterclockwise."""
+
+_LONGEST_GRAB: Final = 0.5
+"""Seconds on the way to a keyframe after which we say that we are still there."""
 
 _SINGLE_THREAD_PIXELS: Final = 1920 * 1088
 """A live stream up to this size is decoded on one thread: each further thread delays by a frame."""
@@ -91,9 +96,13 @@ class FFmpegReader:
         self._first: float | None = None
         self._last = 0.0
         self._regular = Regularity(self.rate)
+        self.haste = Haste.NONE
+        self._waited = 0.0
+        self._omission = Omission(self._stream.codec_context)
 
     def grab(self) -> Head | None:
-        """The next picture that decoded whole."""
+        """The next picture that decoded whole; see ``Hurried`` for what comes in haste."""
+        self._waited, begin = 0.0, perf_counter()
         while True:
             while self._ready:
                 frame = self._ready.popleft()
@@ -104,7 +113,14 @@ class FFmpegReader:
             if self._ended:
                 self._judge_length()
                 return None
+            if self._omission.skipping and perf_counter() - begin > _LONGEST_GRAB:
+                return Head(0, 0, self._last, self._waited)
             self._pump()
+
+    @property
+    def left_out(self) -> int:
+        """Pictures left out undecoded, in haste."""
+        return self._omission.count
 
     def retrieve(self, out: Pixels) -> None:
         """Convert the picture to BGR by its own colour matrix, turned as it wants to be shown."""
@@ -165,6 +181,7 @@ class FFmpegReader:
 
     def _pump(self) -> None:
         """Feed one packet to the decoder."""
+        begin = perf_counter()
         try:
             packet = next(self._packets)
         except StopIteration:
@@ -176,12 +193,19 @@ class FFmpegReader:
             return
         except self._av.FFmpegError as error:
             raise SourceError(f"'{self._spec.name}': {_reason(error, self._timeout)}") from error
+        waited = perf_counter() - begin
+        self._waited = max(self._waited, waited)
         self._discarded += packet.is_discard
+        if self._omission.leaves_out(packet, self.haste, waited):
+            return
         try:
-            self._ready.extend(self._stream.codec_context.decode(packet))
+            frames = self._stream.codec_context.decode(packet)
         except self._av.FFmpegError:
             # Whatever the decoder has against this packet, the next may be good.
             self._count_error()
+            return
+        self._omission.decoded(packet, len(frames), self.haste)
+        self._ready.extend(frames)
 
     def _accept(self, frame: VideoFrame) -> Head:
         self._current = frame
@@ -191,7 +215,8 @@ class FFmpegReader:
         self._pictures += 1
         turned = frame.rotation % 180 == 90
         height, width = frame.height, frame.width
-        return Head(width, height, time) if turned else Head(height, width, time)
+        size = (width, height) if turned else (height, width)
+        return Head(*size, time, self._waited)
 
     def _time_of(self, frame: VideoFrame) -> float:
         """Seconds since the first picture."""
@@ -227,7 +252,7 @@ class FFmpegReader:
         self.truncated = self._last < length / 1e6 - slack
         stated = self._stream.frames
         expected = stated or self._regular.expected() or 0
-        missing = expected - self._pictures - self.decode_errors - self._discarded
+        missing = expected - self._pictures - self.decode_errors - self._discarded - self.left_out
         hole = not stated and self._regular.longest >= HOLE
         if missing > 0 and (self.truncated or self.decode_errors or hole):
             self.decode_errors += missing

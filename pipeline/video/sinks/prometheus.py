@@ -28,7 +28,7 @@ _LABELS = ["stream", "source"]
 
 _COUNTERS: tuple[tuple[str, str, Callable[[StreamStats], float]], ...] = (
     ("frames", "Frames that went through everything", lambda s: s.shown),
-    ("captured_frames", "Frames decoded", lambda s: s.captured),
+    ("captured_frames", "Frames that came", lambda s: s.captured),
     ("dropped_frames", "Live frames left out: a newer one was there, or too old",
      lambda s: s.dropped),
     ("skipped_frames", "Frames left out on request", lambda s: s.skipped),

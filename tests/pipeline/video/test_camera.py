@@ -24,6 +24,8 @@ class Capture:
 
     pictures = 3
     refuses_settings = False
+    torn: frozenset[int] = frozenset()
+    """Pictures that do not decode."""
     opened: list[tuple[Any, ...]]
 
     def __init__(self) -> None:
@@ -49,7 +51,9 @@ class Capture:
         self.number += 1
         return self.number < self.pictures
 
-    def retrieve(self, out: Pixels) -> tuple[bool, Pixels]:
+    def retrieve(self, out: Pixels) -> tuple[bool, Pixels | None]:
+        if self.number in self.torn:
+            return False, None
         out[...] = numbered(self.number)
         return True, out
 
@@ -79,6 +83,32 @@ def test_pictures_come_until_the_cable_is_pulled() -> None:
         reader.grab()
     reader.close()
     assert Capture.last.released
+
+
+def test_torn_pictures_are_counted_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Capture, "torn", frozenset({0, 2, 3}))
+    monkeypatch.setattr(Capture, "pictures", 6)
+    reader = camera.CameraReader(SPEC, SourceOptions())
+    out = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+    found = []
+    for _picture in range(3):
+        assert reader.grab() is not None
+        reader.retrieve(out)
+        found.append(number_of(out))
+    assert found == [1, 4, 5]
+    assert reader.decode_errors == 3
+    assert not Capture.last.released
+
+
+def test_camera_whose_pictures_never_decode_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Capture, "torn", frozenset(range(5, 1000)))
+    monkeypatch.setattr(Capture, "pictures", 1000)
+    reader = camera.CameraReader(SPEC, SourceOptions())
+    for _picture in range(5):
+        assert reader.grab() is not None
+    with pytest.raises(SourceError, match="'cam0': 30 pictures in a row did not decode"):
+        reader.grab()
+    assert reader.decode_errors == 30
 
 
 def test_size_and_rate_are_asked_for() -> None:

@@ -12,7 +12,8 @@ import sys
 import urllib.request
 from pathlib import Path
 from time import sleep
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ import pytest
 from rich.console import Console
 
 from pipeline import console
+from pipeline.video.output import Controls
+from scripts import run_video
 from tests.pipeline.video.clips import HEIGHT, WIDTH, damage, number_of, read_clip, write_clip
 from tests.pipeline.video.fakes import ColourEngine, wait_until
 
@@ -68,6 +71,20 @@ def test_summary_output_and_labels(clip: Path, tmp_path: Path) -> None:
     assert len(read_clip(out)) == len(list((tmp_path / "labels").iterdir())) == 50
     assert "50 frames" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_happens_after_the_last_poll_is_told_all_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    controls = Controls()
+    session = cast("Any", SimpleNamespace(controls=controls, streams=[]))
+    with run_video.status_line(session, []) as poll:
+        controls.notices.append("'a' lost")
+        poll()
+        controls.notices.append("'a' is back")
+    told = capsys.readouterr().err
+    assert told.index("'a' lost") < told.index("'a' is back")
+    assert told.count("lost") == 1
 
 
 def test_damaged_file_is_counted_and_the_rest_is_shown(tmp_path: Path) -> None:

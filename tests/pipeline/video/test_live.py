@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -11,7 +13,7 @@ import pytest
 
 from pipeline.errors import SourceError
 from pipeline.video.runner import RunnerOptions
-from pipeline.video.source import Reader, SourceOptions, SourceSpec
+from pipeline.video.source import Head, Reader, SourceOptions, SourceSpec, open_reader
 from tests.pipeline.video.clips import (
     HEIGHT,
     WIDTH,
@@ -83,6 +85,43 @@ def test_realtime_plays_a_file_by_its_clock(tmp_path: Path) -> None:
     assert len(sink.indices) + runner.streams[0].stats.dropped == 15
 
 
+def test_realtime_changes_nothing_for_a_live_source(tmp_path: Path) -> None:
+    """Lost, it is found again; only the file beside it is played by its clock."""
+    file, live = Recorder(), Recorder()
+    cameras = script(CameraFake(50.0, error_at=5), CameraFake(50.0, first=500))
+
+    def opener(spec: SourceSpec, options: SourceOptions) -> Reader:
+        return cameras(spec, options) if spec == LIVE else open_reader(spec, options)
+
+    runner = make(opener=opener, source_options=replace(QUICK, realtime=True))
+    add(runner, str(write_clip(tmp_path / "clip.mp4", 15)), file)
+    add(runner, LIVE, live)
+    run_for(runner, lambda: max(live.numbers, default=0) >= 505)
+    assert runner.streams[1].stats.reconnects == 1
+    assert file.timestamps[-1] > 0.2
+
+
+def test_realtime_does_not_pace_a_live_source_by_its_timestamps() -> None:
+    class Ahead(CameraFake):
+        def grab(self) -> Head | None:
+            head = super().grab()
+            return head and replace(head, timestamp=head.timestamp * 1000)
+
+    sink = Recorder()
+    runner = make(opener=script(Ahead(50.0)), source_options=replace(QUICK, realtime=True))
+    add(runner, LIVE, sink)
+    run_for(runner, lambda: len(sink.indices) >= 10)
+
+
+def test_enough_frames_end_the_run_in_a_gap_of_the_file(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 3, times=[0.0, 0.04, 60.0])
+    runner = make(options=RunnerOptions(max_frames=2), source_options=SourceOptions(realtime=True))
+    add(runner, str(clip), Recorder())
+    begin = perf_counter()
+    runner.run()
+    assert perf_counter() - begin < 8, "the gap is a minute long"
+
+
 def test_lost_source_is_found_again_and_shown_stale_meanwhile() -> None:
     sink = Recorder(needs_canvas=True)
     down = SourceError("connection refused")
@@ -97,6 +136,51 @@ def test_lost_source_is_found_again_and_shown_stale_meanwhile() -> None:
     assert sink.timestamps == sorted(sink.timestamps), "its clock goes on over the gap"
     gap = np.diff(sink.timestamps).max()
     assert 0.5 < gap < 5
+
+
+def test_silent_source_is_shown_stale_long_before_it_is_lost() -> None:
+    camera, sink = CameraFake(50.0, stall_at=10), Recorder(needs_canvas=True)
+    runner = make(opener=script(camera), source_options=SourceOptions(read_timeout=60.0))
+    add(runner, LIVE, sink)
+    stats = runner.streams[0].stats
+    away: list[float] = []
+
+    def seen() -> bool:
+        if sink.stale_shown >= 2 and not away:
+            away.append(stats.away_for(perf_counter()))
+            camera.close()  # lets the call that hangs go
+        return bool(away)
+
+    run_for(runner, seen)
+    assert stats.reconnects == 0
+    assert away[0] > 1.0, "counted from its last frame"
+
+
+def test_slow_source_is_not_silent() -> None:
+    """One picture in 1.25 seconds is what it states."""
+    sink = Recorder(needs_canvas=True)
+    runner = make(opener=script(CameraFake(0.8)))
+    add(runner, LIVE, sink)
+    run_for(runner, lambda: len(sink.indices) >= 3)
+    assert sink.stale_shown == 0
+
+
+def test_loss_and_return_are_told_but_not_every_time() -> None:
+    sink = Recorder()
+    torn = [CameraFake(100.0, error_at=3) for _ in range(3)]
+    runner = make(
+        opener=script(torn[0], SourceError("down"), *torn[1:], CameraFake(100.0, first=500)),
+        source_options=QUICK,
+    )
+    add(runner, LIVE, sink)
+    run_for(runner, lambda: max(sink.numbers, default=0) >= 500)
+    assert runner.streams[0].stats.reconnects == 3
+    lost, back = runner.controls.notices
+    assert lost == "'rtsp://camera/stream' lost: the cable was pulled; trying again"
+    told = re.fullmatch(r"'rtsp://camera/stream' is back after (\d+\.\d) s", back)
+    assert told
+    # A first pause of 0.25 s, the second attempt after the next one.
+    assert 0.4 < float(told[1]) < 10
 
 
 def test_ended_stream_is_opened_again() -> None:

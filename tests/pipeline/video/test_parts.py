@@ -196,6 +196,22 @@ def test_summary_of_nothing_is_json_without_figures() -> None:
     assert summary["output"] is None
 
 
+def test_silence_is_measured_in_the_sources_own_frames() -> None:
+    stats = StreamStats("x")
+    assert stats.away_for(5.0) == 0
+    for step in range(5):
+        stats.count_arrival(10 + step * 0.04, 25.0)
+    assert stats.away_for(11.1) == 0
+    assert stats.away_for(11.2) == pytest.approx(1.04), "counted from its last frame"
+    stats.count_arrival(12.0, 25.0)
+    assert stats.away_for(12.5) == 0
+    slow = StreamStats("y")
+    for step in range(5):  # it states nothing
+        slow.count_arrival(10.0 + 2 * step, None)
+    assert slow.away_for(27.9) == 0
+    assert slow.away_for(28.1) == pytest.approx(10.1)
+
+
 def test_summary_of_several_streams_adds_up() -> None:
     streams = [StreamStats("a"), StreamStats("b")]
     for number, stats in enumerate(streams):

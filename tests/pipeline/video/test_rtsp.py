@@ -22,6 +22,8 @@ import pytest
 from calibration.streets import StreetScene
 from pipeline.inference import Segmenter
 from pipeline.video.draw import Painter, Style
+from pipeline.video.lateness import Haste
+from pipeline.video.readers.omission import Omission
 from pipeline.video.runner import Runner
 from pipeline.video.sinks.base import Shown
 from pipeline.video.source import SourceOptions, parse_source
@@ -285,3 +287,27 @@ def test_slowed_and_let_go(relay: Relay) -> None:
     sink, _runner = play(relay.port, script)
     assert max(sink.lags) > 0.5, "it was slow indeed"
     assert np.median(sink.lags[-15:]) < 0.6
+
+
+def test_lag_stays_bounded_when_decoding_is_slow(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """25 packets a second come, 8 can be decoded: after ten seconds, 6 would lie in the socket."""
+    decoded = Omission.decoded
+
+    def slowly(self: Omission, packet: object, pictures: int, haste: Haste) -> None:
+        sleep(0.12)
+        decoded(self, packet, pictures, haste)
+
+    monkeypatch.setattr(Omission, "decoded", slowly)
+    until = perf_counter() + 10
+
+    def script(_sink: Lag, _runner: Runner) -> Iterator[Callable[[], bool]]:
+        yield lambda: perf_counter() > until
+
+    sink, runner = play(server.port, script)
+    assert max(sink.lags) < 4
+    stats = runner.streams[0].stats
+    assert stats.dropped > 50
+    assert (stats.reconnects, stats.decode_errors) == (0, 0)
+    np.testing.assert_allclose(sink.ages, sink.lags, atol=0.4)

@@ -1,0 +1,120 @@
+"""How far a live stream lies behind its own clock, and which of its pictures are then left out.
+
+A picture with timestamp t is there at wall time w = t + o + d: o, the offset of the two clocks, is
+the same for all; d >= 0 is what held this one up, in the network, in a socket's buffer, in the
+decoder. The least w - t ever seen is the best estimate of o, and the lag is what lies above it (a
+minimum filter, as NTP's clock filter of RFC 5905, section 10, on a path one way).
+
+Where the reader had to wait for a picture, nothing is piled up here: leaving pictures out would not
+make the next one come sooner, so none is, however late; but its age is told as it is. Where it had
+not, there is a backlog, and the way out of it is to do less with each picture.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, Protocol, runtime_checkable
+
+_LATE: Final = 0.3
+"""Seconds of lag from which a backlog is run through: pictures are decoded, not converted."""
+
+_HOPELESS: Final = 1.0
+"""Seconds of lag that running through cannot mend, if it lasts for ``_PATIENCE`` seconds."""
+
+_PATIENCE: Final = 1.0
+
+_SHOW_EVERY: Final = 0.5
+"""Seconds after which even a late picture is better than the one before it."""
+
+WAITED: Final = 0.005
+"""Seconds of waiting for the source that are no mere change of threads."""
+
+_DRIFT: Final = 500e-6
+"""Seconds a second by which a camera's clock may run slower than ours. Quartz is off by 100e-6."""
+
+_LEAP: Final = 0.5
+"""Seconds back by which a stream's clock was set, rather than two pictures exchanged."""
+
+
+class Haste(IntEnum):
+    """What a reader may leave out, for the pictures to be there sooner."""
+
+    NONE = 0
+    """Nothing."""
+    UNREFERENCED = 1
+    """What no other picture is decoded from."""
+    TO_KEYFRAME = 2
+    """Everything up to the next picture that is decoded on its own."""
+
+
+@runtime_checkable
+class Hurried(Protocol):
+    """A reader that can leave out pictures before it decodes them.
+
+    Attributes:
+        haste: set before each ``grab`` by whoever reads. On the way to a keyframe ``grab`` may
+            give a head of height 0: there is no picture yet, but the source is well.
+    """
+
+    haste: Haste
+
+    @property
+    def left_out(self) -> int:
+        """Pictures left out undecoded, so far."""
+
+
+class Lateness:
+    """One opening of a live source: begin anew where it is opened anew.
+
+    Attributes:
+        lag: seconds the newest picture lies behind.
+        haste: what the reader shall leave out before the next one.
+    """
+
+    def __init__(self) -> None:
+        self.lag = 0.0
+        self.haste = Haste.NONE
+        self._origin: float | None = None
+        self._seen_at = 0.0
+        self._timestamp = 0.0
+        self._hopeless_since: float | None = None
+        self._wanted_at = float("-inf")
+
+    def see(self, now: float, timestamp: float, waited: float) -> bool:
+        """Take note of a picture; whether it is wanted, or too late to be shown.
+
+        Args:
+            now: ``perf_counter()`` when it was there, in seconds.
+            timestamp: by the stream's clock, in seconds.
+            waited: the longest the reader had to wait for the source to send, in seconds.
+        """
+        backlog = waited < WAITED
+        offset = now - timestamp
+        if self._origin is None or timestamp < self._timestamp - _LEAP:
+            self._origin = offset
+        elif not backlog:
+            # Only now: with a backlog, what looks like a slow clock is its growth.
+            self._origin += _DRIFT * (now - self._seen_at)
+        self._origin = min(self._origin, offset)
+        self._seen_at, self._timestamp = now, timestamp
+        self.lag = offset - self._origin
+        self.haste = self._judge(now) if backlog else self._no_haste()
+        if self.haste and now - self._wanted_at < _SHOW_EVERY:
+            return False
+        self._wanted_at = now
+        return True
+
+    def _judge(self, now: float) -> Haste:
+        if self.lag <= _LATE:
+            return self._no_haste()
+        if self.haste is Haste.TO_KEYFRAME:
+            return self.haste  # until it is mended, or it would only just be kept bearable
+        if self.lag <= _HOPELESS:
+            self._hopeless_since = None
+            return Haste.UNREFERENCED
+        since = self._hopeless_since = now if self._hopeless_since is None else self._hopeless_since
+        return Haste.TO_KEYFRAME if now - since >= _PATIENCE else Haste.UNREFERENCED
+
+    def _no_haste(self) -> Haste:
+        self._hopeless_since = None
+        return Haste.NONE
