@@ -42,10 +42,11 @@ def test_a_network_without_error_is_not_split() -> None:
 
 
 def test_without_its_convolution_a_block_is_its_fc3(
-    int8_build: BuildResult, tmp_path: Path
+    int8_options: BuildOptions, tmp_path: Path
 ) -> None:
-    assert int8_build.quantized is not None
-    graph = onnx.load(int8_build.quantized.path)
+    split = build(replace(int8_options, injection="split", output=tmp_path / "split"))
+    assert split.quantized is not None
+    graph = onnx.load(split.quantized.path)
     block = "stages.1.0.repmlp_block"
     shorter = without_convolution(graph, block)
     gone = {n.name for n in graph.graph.node} - {n.name for n in shorter.graph.node}
