@@ -14,6 +14,9 @@ QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 _NEARLY = 0.85
 """Share of the time between two frames at which a stage counts as what bounds the run."""
 
+_SEVERAL = 1.2
+"""Frames in the engine at a time from which its time is no longer that from frame to frame."""
+
 _ENOUGH = 10
 """Frames before that can be told: the first ones wait for whatever has to be warmed up."""
 
@@ -61,7 +64,9 @@ def describe(summary: dict[str, Any]) -> list[str]:
     lines += [f"  {stream['source']}: {'; '.join(_words(stream))}" for stream in streams]
     bound = _bound(summary)
     if bound is not None:
-        lines.append(f"bound by: {bound[0]} {bound[1]:.3g} ms")
+        at_once = bound[1] * summary["fps"] / 1e3
+        several = f", {at_once:.2g} frames at a time" if at_once >= _SEVERAL else ""
+        lines.append(f"bound by: {bound[0]} {bound[1]:.3g} ms{several}")
     made = summary["output"]
     if made:
         lines.append(f"wrote {made if isinstance(made, str) else ', '.join(made)}")

@@ -53,7 +53,8 @@ def test_several_sources_have_a_line_each() -> None:
 @pytest.mark.parametrize(
     ("stages", "expected"),
     [
-        ({"infer": 0.028}, "bound by: infer 28 ms"),
+        ({"infer": 0.02}, "bound by: infer 20 ms"),
+        ({"infer": 0.06}, "bound by: infer 60 ms, 3 frames at a time"),
         ({"infer": 0.05, "capture": 0.019}, "bound by: capture 19 ms"),
         ({"infer": 0.05, "draw": 0.01, "sinks": 0.009}, "bound by: draw + sinks 19 ms"),
         ({"infer": 0.005, "capture": 0.005, "queue": 0.1}, None),
@@ -68,7 +69,8 @@ def test_what_bounds_the_speed_is_not_guessed() -> None:
     assert bound(stream("a", 5, infer=0.03)) is None, "too few frames"
     readers = [stream(name, infer=0.001, capture=0.02) for name in ("a", "b")]
     assert bound(*readers) is None, "a thread each"
-    assert bound(stream("a", infer=0.03), stream("b", infer=0.03)) == "bound by: infer 30 ms"
+    two = [stream(name, infer=0.03) for name in ("a", "b")]  # each 50 frames a second
+    assert bound(*two) == "bound by: infer 30 ms, 3 frames at a time"
 
 
 def test_truncated_sources_are_named() -> None:
