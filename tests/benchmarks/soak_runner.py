@@ -142,7 +142,7 @@ def soak(engine: Engine, sources: list[str], minutes: float, folder: Path) -> di
                 return
             latency = max(stream.stats.recent_latency for stream in session.streams)
             samples.append((now, resident(), latency * 1e3))
-            for old in sorted((folder / "labels").rglob("*.png"))[:-100]:
+            for old in sorted((folder / "labels").rglob("frame_*.png"))[:-100]:
                 old.unlink(missing_ok=True)  # it is memory that is tested, not the disk
 
         summary = session.run(poll)
