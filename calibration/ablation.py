@@ -13,8 +13,7 @@ from collections.abc import Collection, Mapping
 
 import onnx
 
-from calibration.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph, QuantizedGraphError
-from calibration.qdq_lint import TRANSPARENT
+from calibration.qdq_graph import DEQUANTIZE, QUANTIZE, TRANSPARENT, QdqGraph, QuantizedGraphError
 
 _SEEN_THROUGH = TRANSPARENT | {"Concat"}
 _PAIR = frozenset({QUANTIZE, DEQUANTIZE})

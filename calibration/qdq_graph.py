@@ -16,11 +16,26 @@ import onnx
 from onnx import numpy_helper
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# What moves between the dequantization and the operator without costing the int8 kernel, as
+# observed: TensorRT carries the integers through these. Relu and a real Resize are not among them.
+TRANSPARENT = frozenset(
+    {"Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Identity", "MaxPool"}
+)
 _DEFAULT_AXIS = 1
 
 
 class QuantizedGraphError(ValueError):
     """A Q/DQ graph is not of a form that can be rewritten. One line, naming the node."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken rule: its name in ``qdq_lint``'s table, the node at fault, a line for people."""
+
+    rule: str
+    node: str
+    message: str
 
 
 @dataclass(frozen=True)

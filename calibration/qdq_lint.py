@@ -39,7 +39,6 @@ MatMul with a constant operand.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -47,27 +46,23 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
-from calibration.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph, Quantizer, axis_of, label
+from calibration.qdq_graph import (
+    DEQUANTIZE,
+    HEAVY,
+    QUANTIZE,
+    TRANSPARENT,
+    QdqGraph,
+    Quantizer,
+    Violation,
+    axis_of,
+    label,
+)
+from calibration.qdq_openvino import batched_bias, rounded_sum, signed_concat
 
 Backend: TypeAlias = Literal["openvino", "tensorrt"]
 
 MIN_OPSET, MAX_OPSET = 13, 19
-# What moves between the dequantization and the operator without costing the int8 kernel, as
-# observed: TensorRT carries the integers through these. Relu and a real Resize are not among them.
-TRANSPARENT = frozenset(
-    {"Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Identity", "MaxPool"}
-)
 _FROM_CONSTANT = TRANSPARENT | {QUANTIZE, DEQUANTIZE, "Cast"}
-_HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-
-
-@dataclass(frozen=True)
-class Violation:
-    """One broken rule: its name in the table above, the node at fault, and one line for people."""
-
-    rule: str
-    node: str
-    message: str
 
 
 def lint(
@@ -89,12 +84,12 @@ def lint(
             found += _quantize(graph, node)
         elif node.op_type == DEQUANTIZE:
             found += _dequantize(graph, node, backend)
-        elif node.op_type in _HEAVY:
+        elif node.op_type in HEAVY:
             found += _heavy(graph, node, backend, float_ok)
         elif backend == "openvino" and node.op_type == "Concat":
-            found += _signed_concat(graph, node)
+            found += signed_concat(graph, node)
         elif backend == "openvino" and node.op_type == "Add":
-            found += _rounded_sum(graph, node)
+            found += rounded_sum(graph, node)
     return found
 
 
@@ -107,7 +102,7 @@ def heavy_nodes(model: onnx.ModelProto) -> dict[str, bool]:
     graph = QdqGraph(model)
     found = {}
     for node in graph.nodes:
-        if node.op_type in _HEAVY and (
+        if node.op_type in HEAVY and (
             node.op_type != "MatMul" or any(_weights(graph, name) for name in node.input[:2])
         ):
             reasons = [_why_float(graph, name, "tensorrt") for name in node.input[:2]]
@@ -219,7 +214,7 @@ def _heavy(
     yield from _weight_axis(graph, node, weights, side)
     rank = len(graph.constant_shape(weights.source))
     if backend == "openvino" and node.op_type == "MatMul" and rank > 2:
-        yield from _batched_bias(graph, node, graph.constant_shape(weights.source)[:-2])
+        yield from batched_bias(graph, node, graph.constant_shape(weights.source)[:-2])
 
 
 def _weight_axis(
@@ -240,74 +235,6 @@ def _weight_axis(
         yield Violation(
             "weight-axis", name, f"{name}: weight scales run along axis {axis}, must be {wanted}"
         )
-
-
-def _batched_bias(
-    graph: QdqGraph, node: onnx.NodeProto, batch: tuple[int, ...]
-) -> Iterator[Violation]:
-    output, bias = node.output[0], None
-    readers = graph.consumers.get(output, [])
-    if output not in graph.outputs and len(readers) == 1 and readers[0].op_type == "Add":
-        others = [name for name in readers[0].input if name != output]
-        bias = graph.constant(others[0]) if len(others) == 1 else None
-    name, why = label(node), ""
-    if bias is None:
-        why = "a batched MatMul needs a constant Add directly after it"
-    elif bias.shape[:-2] != batch or bias.shape[-1] == 1:
-        why = f"its bias of shape {bias.shape} is broadcast, must be stated for all"
-    elif np.ptp(np.asarray(bias, np.float64)) == 0:
-        why = "its bias is the same everywhere: the engine would rewrite the Add"
-    if why:
-        yield Violation("batched-bias", name, f"{name}: {why}")
-
-
-def _signed_concat(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[Violation]:
-    pairs = [graph.quantizer_of(_unmoved(graph, name)) for name in node.input]
-    signed = any(pair is not None and pair.element == TensorProto.INT8 for pair in pairs)
-    if len(pairs) > 1 and signed and _reaches_heavy(graph, node):
-        name = label(node)
-        yield Violation(
-            "signed-concat", name, f"{name}: concatenates int8 activations, must be uint8 or float"
-        )
-
-
-def _unmoved(graph: QdqGraph, name: str) -> str:
-    """The tensor before it was moved."""
-    while (maker := graph.producer.get(name)) is not None and maker.op_type in TRANSPARENT:
-        name = maker.input[0]
-    return name
-
-
-def _reaches_heavy(graph: QdqGraph, node: onnx.NodeProto) -> bool:
-    """Whether a heavy operator reads the node, values only moved in between."""
-    waiting = [node]
-    while waiting:
-        for reader in graph.consumers.get(waiting.pop().output[0], []):
-            if reader.op_type in _HEAVY:
-                return True
-            if reader.op_type in TRANSPARENT or reader.op_type == "Concat":
-                waiting.append(reader)
-    return False
-
-
-def _rounded_sum(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[Violation]:
-    for tensor in node.input:
-        pair = graph.quantizer_of(tensor)
-        if pair is None or pair.q is None:
-            continue
-        # What others read as well cannot be fused into the sum.
-        chain = [pair.source, pair.q.output[0], tensor]
-        maker = graph.producer.get(pair.source)
-        if maker is not None and maker.op_type == "Relu":
-            chain.append(maker.input[0])
-            maker = graph.producer.get(maker.input[0])
-        alone = all(len(graph.consumers.get(name, [])) == 1 for name in chain)
-        if maker is not None and maker.op_type == "Conv" and alone:
-            name = label(node)
-            yield Violation(
-                "rounded-sum", name, f"{name}: adds {label(maker)} after rounding it, must round "
-                "the sum alone",
-            )  # fmt: skip
 
 
 def _why_float(graph: QdqGraph, tensor: str, backend: Backend) -> str | None:

@@ -42,13 +42,12 @@ from pipeline.benchmark.turns import Contender, take_turns
 from pipeline.build import DEFAULT_PRESET, BuildOptions, Progress, build
 from pipeline.engines.base import FrameBatch
 from pipeline.engines.opening import open_engine
+from pipeline.engines.setups import default_setup
 from pipeline.errors import CheckFailedError, EdgeError
 from pipeline.stage import Notify
 
 STORE: Final = ".store"
 """Where the build keeps what its stages make, beside the engines."""
-MOST_STREAMS: Final = 8
-"""As many as ``run_video.py`` takes for files."""
 _TARGET_SHAPE, _TARGET_CPUS = (512, 1024), 2
 
 
@@ -186,7 +185,7 @@ def _entries(
 ) -> Entries:
     """A contender for every row, or why there is none."""
     built, pace, against = prepared.built, options.pace, options.against
-    streams = min(len(usable_cpus()), MOST_STREAMS)
+    streams = default_setup("throughput", len(usable_cpus())).streams  # as for files
     frame = _tile(video, options.shape)
     entries: Entries = {}
     if "torch" in against:

@@ -20,8 +20,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.qdq_graph import DEQUANTIZE, QUANTIZE, QdqGraph
-from calibration.qdq_lint import TRANSPARENT
+from calibration.qdq_graph import DEQUANTIZE, QUANTIZE, TRANSPARENT, QdqGraph
 from pipeline.lowering.light import at_opset, check, inferred
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16

@@ -88,7 +88,8 @@ class Helper:
                     stopping, deadline = True, min(deadline, now + _GRACE)
                 if now >= deadline:
                     self._retired = True
-                    _left.append(self._thread)
+                    # A source that stalls for months must not fill it with what came back since.
+                    _left[:] = [*(thread for thread in _left if thread.is_alive()), self._thread]
                     raise StoppedError if stopping else StalledError
                 self._state.wait(min(deadline - now, _TICK))
             result, error = self._outcome

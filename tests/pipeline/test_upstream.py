@@ -15,7 +15,7 @@ from types import ModuleType
 import onnx
 import pytest
 
-from calibration.qdq_lint import Violation, lint
+from calibration.qdq_lint import lint
 from models.segmenter import PRESETS
 from pipeline.build import BuildResult
 
