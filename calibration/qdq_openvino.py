@@ -17,6 +17,7 @@ from calibration.qdq_graph import HEAVY, TRANSPARENT, QdqGraph, Violation, label
 def batched_bias(
     graph: QdqGraph, node: onnx.NodeProto, batch: tuple[int, ...]
 ) -> Iterator[Violation]:
+    """A MatMul with ``batch`` (...) matrices of weights whose own bias does not follow it."""
     output, bias = node.output[0], None
     readers = graph.consumers.get(output, [])
     if output not in graph.outputs and len(readers) == 1 and readers[0].op_type == "Add":
@@ -34,6 +35,7 @@ def batched_bias(
 
 
 def signed_concat(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[Violation]:
+    """A Concat of several tensors, one of them int8, on its way to a heavy operator."""
     pairs = [graph.quantizer_of(_unmoved(graph, name)) for name in node.input]
     signed = any(pair is not None and pair.element == TensorProto.INT8 for pair in pairs)
     if len(pairs) > 1 and signed and _reaches_heavy(graph, node):
@@ -63,6 +65,7 @@ def _reaches_heavy(graph: QdqGraph, node: onnx.NodeProto) -> bool:
 
 
 def rounded_sum(graph: QdqGraph, node: onnx.NodeProto) -> Iterator[Violation]:
+    """An Add that reads a convolution rounded for it alone, a rounding that fusion leaves out."""
     for tensor in node.input:
         pair = graph.quantizer_of(tensor)
         if pair is None or pair.q is None:

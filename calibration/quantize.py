@@ -45,7 +45,7 @@ FLOAT_PATTERNS = (
 # What is summed or gated straight away and rounded after that, not before.
 UNROUNDED = (
     "*.ffn_fc2", "stages.*.repmlp_block", "*.gated", "*.sum", "*.sum?",
-    "*.bottleneck.level", "*.bottleneck.pooled", "head.fusion.?",
+    "refine.*.second", "*.bottleneck.level", "*.bottleneck.pooled", "head.fusion.?",
 )  # fmt: skip
 
 

@@ -225,13 +225,18 @@ def _check_activation(path: Path, preset: Preset, metadata: Mapping[str, str]) -
 
 
 def _empty_like(preset: Preset, tensors: Mapping[str, Tensor]) -> Segmenter:
-    """A network of the preset in the form, and with the parallel kernels, that the keys show."""
+    """A network of the preset in the form that the keys show: deploy or train, the latter with its
+    parallel kernels, and with as many refinements of the stem as there are."""
     _naming, renamed, _skipped = rename_keys(tensors)
     kernels = sorted({int(k) for key in renamed for k in re.findall(r"\.repconv(\d+)\.", key)})
     deploy = form_of(renamed) == "deploy"
+    backbone = preset.backbone
     if kernels and not deploy:
-        backbone = replace(preset.backbone, kernels=tuple(kernels))
-        preset = replace(preset, backbone=backbone)
+        backbone = replace(backbone, kernels=tuple(kernels))
+    if backbone.refine:
+        found = {k for key in renamed for k in re.findall(r"^backbone\.refine\.(\d+)\.", key)}
+        backbone = replace(backbone, refine=len(found))
+    preset = replace(preset, backbone=backbone)
     model = build_segmenter(preset, deploy=deploy, seed=0)
     for name, block in model.backbone.repmlp_blocks():
         local = renamed.get(f"backbone.{name}.local.weight")

@@ -50,6 +50,9 @@ class BackboneConfig:
             embedding followed by an overlapping 3x3 stride-2 convolution (Xiao et al. 2021, "Early
             convolutions help transformers see better"). 48 numbers of a 4x4 patch do not fit into
             16 channels; 12 of a 2x2 patch do, and a pole two pixels wide survives.
+        refine: residual pairs of 3x3 convolutions behind that stem (He et al. 2016). Where a stage
+            has one share-set all its channels see through the same window: what tells a pole from a
+            window frame must be made before it.
         activation: of the feed-forward units: the paper's GELU, or ReLU, which INT8 engines fuse
             into the convolution before it and quantize without a sign.
     """
@@ -62,6 +65,7 @@ class BackboneConfig:
     gate_reduction: int = 4
     ffn_expand: int = 4
     stem: int = 0
+    refine: int = 0
     activation: Literal["gelu", "relu"] = "gelu"
 
     def __post_init__(self) -> None:
@@ -72,6 +76,8 @@ class BackboneConfig:
                 raise ModelError(f"{s} share-sets do not divide {c} channels")
         if any(k < 1 or k % 2 == 0 for k in self.kernels):
             raise ModelError(f"kernel sizes must be odd, got {self.kernels}")
+        if self.refine and not self.stem:
+            raise ModelError("only a two-step stem can be refined")
         for first, second in zip(self.patches, self.patches[1:], strict=False):
             if first != 2 * second:
                 raise ModelError(f"each patch must be half the one before it, got {self.patches}")
@@ -279,6 +285,21 @@ class Downsample(nn.Module):
         return self.reduce(self.expand(x))  # type: ignore[no-any-return]  # nn.Module
 
 
+class Refinement(nn.Module):
+    """relu(x + conv3x3(relu(conv3x3(x)))), each with BatchNorm, of a map that is not negative."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConvBN(channels, channels, 3, relu=True)
+        self.second = ConvBN(channels, channels, 3)
+        # It begins as the identity (Goyal et al. 2017), also in a network that had none.
+        nn.init.zeros_(self.second.bn.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        return F.relu(x + self.second(self.first(x)))
+
+
 def units_of(stage: nn.Module) -> list[RepMLPUnit]:
     """The units of one entry of ``RepMLPNet.stages``, typed."""
     return [unit for unit in stage.children() if isinstance(unit, RepMLPUnit)]
@@ -297,6 +318,7 @@ class RepMLPNet(nn.Module):
         self.stem: ConvBN | None = None
         if config.stem:
             self.stem = ConvBN(config.stem, config.channels[0], 3, stride=2, relu=True)
+        self.refine = nn.ModuleList(Refinement(config.channels[0]) for _ in range(config.refine))
         self.stages = nn.ModuleList()
         for c, p, n, s in zip(
             config.channels, config.patches, config.blocks, config.sharesets, strict=True
@@ -322,6 +344,8 @@ class RepMLPNet(nn.Module):
         x = self.conv_embedding(image)
         if self.stem is not None:
             x = self.stem(x)
+        for refinement in self.refine:
+            x = refinement(x)
         levels: list[Tensor] = []
         for index, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             if index:

@@ -71,6 +71,7 @@ PRESETS: dict[str, Preset] = {
                 (1, 2, 4, 2),
                 (1, 4, 16, 64),
                 stem=16,
+                refine=1,
                 activation="relu",
             ),
             width=48,

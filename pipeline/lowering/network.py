@@ -36,6 +36,7 @@ from models.repmlp import (
     ConvBN,
     Downsample,
     FFNBlock,
+    Refinement,
     RepMLPBlock,
     RepMLPUnit,
     check_input_size,
@@ -110,6 +111,8 @@ def _backbone(g: GraphWriter, model: Segmenter, batch: int, height: int, width: 
     if net.stem is not None:
         x = g.conv(x, *fold(net.stem), "stem", stride=2, padding=1)
         x = g.op("Relu", [x], "stem.relu")
+    for i, module in enumerate(net.refine):
+        x = _refine(g, module, x, f"refine.{i}")
     levels: list[Level] = []
     for i, stage in enumerate(net.stages):
         side = net.config.patches[i]
@@ -148,6 +151,15 @@ def _embedding(g: GraphWriter, module: ConvBN) -> str:
     x = g.transpose(x, (0, 3, 1, 2), "frames.nchw")
     x = g.conv(x, weight[:, ::-1], bias, "conv_embedding", stride=module.conv.stride[0])
     return g.op("Relu", [x], "conv_embedding.relu")
+
+
+def _refine(g: GraphWriter, module: nn.Module, x: str, name: str) -> str:
+    if not isinstance(module, Refinement):
+        raise ModelError(f"{name} is not a refinement")
+    y = g.conv(x, *fold(module.first), f"{name}.first", padding=1)
+    y = g.op("Relu", [y], f"{name}.first.relu")
+    y = g.conv(y, *fold(module.second), f"{name}.second", padding=1)
+    return g.op("Relu", [g.op("Add", [x, y], f"{name}.sum")], f"{name}.relu")
 
 
 def _unit(g: GraphWriter, unit: RepMLPUnit, x: str, p: Patches, name: str) -> str:

@@ -6,6 +6,7 @@ function of (seed, step, position in the batch): a resumed run sees the very sam
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.cityscapes import IGNORE
+from pipeline.training.paste import draw_poles, paste_things
 
 Image = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
@@ -25,7 +27,11 @@ class AugmentConfig:
     Attributes:
         scale: smallest and largest factor on the frame's own size.
         max_class_share: a crop is drawn again (up to 8 times) while one class fills more of it.
-        rare_classes: train ids; half of the crops are centred on one of them where there is one.
+        rare: share of crops centred on a rare class.
+        rare_classes: train ids; the rare ones.
+        paste: share of crops that get things of another crop, see ``paste``.
+        paste_classes: train ids of what is pasted: thin and small things that stand on their own.
+        poles: share of crops that get poles drawn.
     """
 
     scale: tuple[float, float] = (0.6, 2.2)
@@ -38,11 +44,14 @@ class AugmentConfig:
     rare: float = 0.4
     rare_classes: tuple[int, ...] = (3, 4, 5, 6, 7, 11, 12, 14, 15, 16, 17, 18)
     max_class_share: float = 0.75
+    paste: float = 0.35
+    paste_classes: tuple[int, ...] = (5, 6, 7, 11, 12)
+    poles: float = 0.2
 
 
 def augment(
     image: Image, labels: Labels, size: tuple[int, int], config: AugmentConfig,
-    rng: np.random.Generator,
+    rng: np.random.Generator, donor: Callable[[], tuple[Image, Labels]] | None = None,
 ) -> tuple[Image, Labels]:  # fmt: skip
     """One training crop.
 
@@ -52,12 +61,18 @@ def augment(
         size: (height, width) of the crop.
         config: the ranges.
         rng: the only source of randomness.
+        donor: gives another frame, whose things may be pasted.
 
     Returns:
         (crop uint8 BGR, its train ids), contiguous, of ``size``; outside the frame the image is
         reflected and the labels are ignored.
     """
     crop, truth = _scaled_crop(image, labels, size, config, rng)
+    if donor is not None and rng.random() < config.paste:
+        other = _scaled_crop(*donor(), size, config, rng)
+        crop, truth = paste_things(crop, truth, *other, config.paste_classes, rng)
+    if rng.random() < config.poles:
+        crop, truth = draw_poles(crop, truth, rng)
     if rng.random() < config.flip:
         crop, truth = np.ascontiguousarray(crop[:, ::-1]), np.ascontiguousarray(truth[:, ::-1])
     if rng.random() < config.weather:

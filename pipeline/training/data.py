@@ -83,7 +83,12 @@ class Mixture:
         dataset = min(dataset, len(self.datasets) - 1)
         index = int(rng.integers(len(self._frames[dataset])))
         image, labels = self.load(dataset, index)
-        return augment(image, labels, size, config, rng)
+
+        def donor() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+            # Of the same data set: what is called a car in one is a bus in another.
+            return self.load(dataset, int(rng.integers(len(self._frames[dataset]))))
+
+        return augment(image, labels, size, config, rng, donor)
 
     def class_shares(self, limit: int = 200) -> npt.NDArray[np.float64]:
         """Share of labelled pixels per class, weighted like the sampling, over a few frames."""

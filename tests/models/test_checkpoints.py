@@ -121,13 +121,30 @@ def test_every_form_survives_saving(tmp_path: Path, form: str) -> None:
 
 
 def test_a_network_with_other_parallel_kernels_loads(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     other = replace(TINY, backbone=replace(TINY.backbone, kernels=(1, 3, 5)))
     model = randomise(build_segmenter(other, seed=0)).eval()
     save_segmenter(model, "tiny", tmp_path / "five.safetensors")
     loaded, _preset, _report = load_segmenter(tmp_path / "five.safetensors")
     assert loaded.backbone.config.kernels == (1, 3, 5)
+
+
+def test_a_network_from_before_its_preset_was_refined_loads_as_it_is(tmp_path: Path) -> None:
+    now = PRESETS["edge-m"]
+    assert now.backbone.refine
+    before = replace(now, backbone=replace(now.backbone, refine=0))
+    model = randomise(build_segmenter(before, seed=0)).eval()
+    save_segmenter(model, "edge-m", tmp_path / "before.safetensors")
+    loaded, _preset, report = load_segmenter(tmp_path / "before.safetensors")
+    assert loaded.backbone.config.refine == 0
+    assert report.fresh == ()
+    grown = build_segmenter(now, seed=1).eval()
+    assert {
+        key.split(".")[1] for key in load_into(grown, tmp_path / "before.safetensors").fresh
+    } == {"refine"}
+    x = torch.randn(1, 3, 128, 128)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), model(x))
+        torch.testing.assert_close(grown(x), model(x))
 
 
 class _Bomb:

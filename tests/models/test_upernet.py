@@ -1,14 +1,16 @@
-"""The head's two ways to fuse, and the overlapping stem, against formulas written out."""
+"""The head's two ways to fuse, and the stem, against formulas written out."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.repmlp import RepMLPNet
+from models.errors import ModelError
+from models.repmlp import ConvBN, Refinement, RepMLPNet
 from models.upernet import UperNetHead, upsample
 from tests.models.helpers import TINY, randomise
 
@@ -89,3 +91,37 @@ def test_an_overlapping_stem_keeps_the_stride_and_sees_across_patch_edges() -> N
         touched[..., 3, 3] += 1.0  # the last pixel of the first 4x4 patch
         changed = (net.stem(net.conv_embedding(touched)) - before).abs().amax(dim=(0, 1)) > 1e-6
     assert changed.nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+def test_a_refinement_is_its_formula_and_begins_as_the_identity() -> None:
+    module = Refinement(4).double().eval()
+    x = torch.rand(2, 4, 6, 5, dtype=torch.float64)
+    torch.testing.assert_close(module(x), x, rtol=0, atol=0)
+    randomise(module)
+
+    def conv_bn(y: Tensor, part: ConvBN) -> Tensor:
+        y = F.conv2d(y, part.conv.weight, padding=1)
+        stats = part.bn.state_dict()
+        mean, var, scale, shift = (
+            stats[key][:, None, None] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        normed: Tensor = (y - mean) / (var + part.bn.eps).sqrt() * scale + shift
+        return normed
+
+    want = (x + conv_bn(conv_bn(x, module.first).clamp(min=0), module.second)).clamp(min=0)
+    torch.testing.assert_close(module(x), want, rtol=1e-10, atol=1e-10)
+
+
+def test_a_refined_stem_stands_before_the_first_stage_and_needs_two_steps() -> None:
+    plain = replace(TINY.backbone, stem=5)
+    refined = RepMLPNet(replace(plain, refine=2)).eval()
+    before = RepMLPNet(plain).eval()
+    before.load_state_dict(refined.state_dict(), strict=False)
+    image = torch.randn(1, 3, 32, 64)
+    with torch.no_grad():
+        for got, want in zip(refined(image), before(image), strict=True):
+            torch.testing.assert_close(got, want, rtol=0, atol=0)
+        randomise(refined.refine)
+        assert all((a != b).any() for a, b in zip(refined(image), before(image), strict=True))
+    with pytest.raises(ModelError, match="two-step stem"):
+        replace(TINY.backbone, refine=1)

@@ -122,7 +122,7 @@ def test_crops_keep_their_size_and_know_only_labels_of_the_frame(
     labels = rng.choice(np.array([0, 3, 255], np.uint8), (50, 70))
     image = np.repeat((labels * 20)[..., None], 3, axis=2).astype(np.uint8)
     before = image.copy(), labels.copy()
-    crop, truth = augment(image, labels, size, AugmentConfig(), rng)
+    crop, truth = augment(image, labels, size, AugmentConfig(poles=0), rng)
     assert crop.shape == (*size, 3)
     assert truth.shape == size
     assert crop.dtype == truth.dtype == np.uint8
@@ -137,7 +137,7 @@ def test_images_and_labels_move_together() -> None:
     labels[16:48, 16:48] = 1
     image = np.repeat((labels * 200)[..., None], 3, axis=2)
     quiet = AugmentConfig(
-        colour=0, shadow=0, blur=0, weather=0, compress=0, rare=0, scale=(1.9, 2.1)
+        colour=0, shadow=0, blur=0, weather=0, compress=0, rare=0, poles=0, scale=(1.9, 2.1)
     )
     for seed in range(20):
         crop, truth = augment(image, labels, (64, 64), quiet, np.random.default_rng(seed))
@@ -148,7 +148,7 @@ def test_images_and_labels_move_together() -> None:
 
 def test_a_shadow_darkens_one_side_and_moves_nothing() -> None:
     image, labels = np.full((96, 128, 3), 200, np.uint8), np.zeros((96, 128), np.uint8)
-    plain = AugmentConfig(colour=0, shadow=1, blur=0, weather=0, compress=0, rare=0)
+    plain = AugmentConfig(colour=0, shadow=1, blur=0, weather=0, compress=0, rare=0, poles=0)
     reached = 0
     for seed in range(20):
         crop, truth = augment(image, labels, (96, 128), plain, np.random.default_rng(seed))
