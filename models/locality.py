@@ -28,8 +28,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.convolution import ConvBN
 from models.errors import InjectionError, ModelError
-from models.repmlp import ConvBN, RepMLPBlock
+from models.repmlp import RepMLPBlock
 from models.segmenter import Segmenter
 
 FORMS = ("full", "split")

@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.convolution import ConvBN
 from models.errors import ModelError
-from models.repmlp import ConvBN
 
 POOL_BINS = (1, 2, 3, 6)
 

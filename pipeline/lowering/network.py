@@ -31,17 +31,9 @@ import onnx
 from onnx import helper
 from torch import nn
 
+from models.convolution import ConvBN, Downsample, Refinement
 from models.errors import ModelError
-from models.repmlp import (
-    ConvBN,
-    Downsample,
-    FFNBlock,
-    Refinement,
-    RepMLPBlock,
-    RepMLPUnit,
-    check_input_size,
-    units_of,
-)
+from models.repmlp import FFNBlock, RepMLPBlock, RepMLPUnit, check_input_size, units_of
 from models.segmenter import MEAN_RGB, STD_RGB, Segmenter
 from pipeline.lowering.fc3 import lower_fc3
 from pipeline.lowering.graph import FLOAT, UINT8, GraphWriter

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from models.convolution import ConvBN
 from models.errors import ModelError
 from models.locality import batchnorm_affine
-from models.repmlp import ConvBN
 from pipeline.lowering.graph import GraphWriter
 
 Array = npt.NDArray[np.float64]

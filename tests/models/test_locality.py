@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from models.convolution import ConvBN
 from models.errors import InjectionError, ModelError
 from models.locality import (
     FORMS,
@@ -21,7 +22,7 @@ from models.locality import (
     rounding_loss,
     window_contrast,
 )
-from models.repmlp import ConvBN, RepMLPBlock
+from models.repmlp import RepMLPBlock
 from tests.models.helpers import randomise, tiny_segmenter
 
 odd = st.sampled_from([1, 3, 5, 7])

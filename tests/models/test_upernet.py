@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.convolution import ConvBN, Refinement
 from models.errors import ModelError
-from models.repmlp import ConvBN, Refinement, RepMLPNet
+from models.repmlp import RepMLPNet
 from models.upernet import UperNetHead, upsample
 from tests.models.helpers import TINY, randomise
 
