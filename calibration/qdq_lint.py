@@ -110,6 +110,20 @@ def heavy_nodes(model: onnx.ModelProto) -> dict[str, bool]:
     return found
 
 
+def left_in_float(model: onnx.ModelProto) -> list[str]:
+    """Heavy nodes with no quantized operand at all: what the quantizer left in float on purpose.
+
+    Half quantized ones are not among them, so that ``lint`` names them.
+    """
+    dequantized = {n.output[0] for n in model.graph.node if n.op_type == DEQUANTIZE}
+    inputs = {node.name: node.input[:2] for node in model.graph.node}
+    return [
+        name
+        for name, quantized in heavy_nodes(model).items()
+        if not quantized and not dequantized.intersection(inputs.get(name, ()))
+    ]
+
+
 def _opset(model: onnx.ModelProto) -> Iterator[Violation]:
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx") and not MIN_OPSET <= entry.version <= MAX_OPSET:

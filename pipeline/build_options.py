@@ -12,6 +12,7 @@ from pipeline.engines.trt_builder import BuilderOptions
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import UsageError
 from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
+from pipeline.verify import MIN_AGREEMENT
 
 BACKENDS = ("openvino", "tensorrt", "all")
 PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16")
@@ -105,7 +106,7 @@ class BuildOptions:
     force_split: bool = False
     output: Path = Path("engines")
     injection: str = DEFAULT_INJECTION
-    min_agreement: float = 0.98
+    min_agreement: float = MIN_AGREEMENT
     random_weights: bool = False
     settings: QuantizeSettings = field(default_factory=QuantizeSettings)
     tensorrt: TensorRTOptions = field(default_factory=TensorRTOptions)

@@ -11,6 +11,7 @@ from pipeline.build_options import BuildOptions
 from pipeline.engines.opening import manifest_of
 from pipeline.errors import EngineError
 from pipeline.gate import Outcome
+from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,16 @@ class BuildResult:
         return None if self.quantized is None else self.quantized.facts.get("finetune")
 
     @property
+    def graphs(self) -> dict[str, Path]:
+        """The Q/DQ graph in each back end's spelling: what a bundle is made of, and the report's
+        exact candidates. Empty where nothing was quantized."""
+        if self.quantized is None:
+            return {}
+        folder = self.quantized.manifest_path.parent
+        found = {"openvino": folder / OPENVINO_GRAPH, "tensorrt": folder / TENSORRT_GRAPH}
+        return {back_end: path for back_end, path in found.items() if path.is_file()}
+
+    @property
     def passed(self) -> bool:
         """Whether the gate let every engine through; true without a gate."""
         return all(each.gate is None or each.gate.verdict.passed for each in self.engines)
@@ -107,5 +118,6 @@ class BuildResult:
             "shape": list(options.shape), "batch": options.batch, "passed": self.passed,
             "engines": [each.as_json() for each in self.engines],
             "comparison": self.comparison, "search": self.search, "finetune": self.finetune,
+            "graphs": {back_end: str(path) for back_end, path in self.graphs.items()},
             "cached": list(self.cached), "seconds": round(self.seconds, 3),
         }  # fmt: skip

@@ -8,6 +8,7 @@ needs but the packages themselves:
     NAME/bundle.json         what is inside, with hashes; what must be installed
     NAME/model.onnx          what the engine is built from
     NAME/model.json          its manifest: shapes, calibration frames, checks, versions
+    NAME/check/...           frames, and what the graph, executed exactly, makes of them
     NAME/requirements.txt    the wheels a runner needs
     NAME/app/...             this project's runner, as source
 
@@ -23,14 +24,16 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import Artifact, Manifest, TensorFacts, open_artifact, write_whole
+from pipeline.bundle_frames import check_files
 from pipeline.engines.opening import manifest_of
-from pipeline.errors import ArtifactError, MissingDependencyError
+from pipeline.errors import ArtifactError, CheckFailedError, MissingDependencyError
 
-BUNDLE_VERSION = 1
+BUNDLE_VERSION = 2
 # A runner's own needs; a test holds them to pyproject.toml.
 RUNNER_REQUIREMENTS = (
     "av>=14.4", "numpy>=1.24", "opencv-python>=4.8", "platformdirs>=4",
@@ -42,12 +45,23 @@ RUNNER = "scripts/run_video.py"
 BUILDER_MODULES = (
     "pipeline.artifact", "pipeline.engines.cuda_pycuda", "pipeline.engines.cuda_python",
     "pipeline.engines.tensorrt", "pipeline.engines.trt_builder", "pipeline.engines.trt_facts",
+    "pipeline.verify",
 )  # fmt: skip
 PACKAGES = ("pipeline", "calibration")
 _DATA_SUFFIXES = (".c", ".h", ".html", ".css", ".js", ".typed")
 
 
-def make_bundle(source: Path, target: Path | None = None, *, labels: bool = False) -> Path:
+@dataclass(frozen=True)
+class Bundle:
+    """An archive, and the one folder in it."""
+
+    path: Path
+    folder: str
+
+
+def make_bundle(
+    source: Path, target: Path | None = None, *, labels: bool = False, dataset: Path | None = None
+) -> Bundle:
     """Write the archive.
 
     Args:
@@ -55,13 +69,15 @@ def make_bundle(source: Path, target: Path | None = None, *, labels: bool = Fals
             with a manifest that lists it: its engine's, ``NAME.json`` or ``artifact.json``.
         target: the archive; ``NAME-bundle.tar.gz`` in the current folder when ``None``.
         labels: let the graph end in labels instead of logits, where it does not yet.
+        dataset: a Cityscapes tree with frames to check the engine by; rendered streets if ``None``.
 
     Returns:
-        The archive's path.
+        Where the archive is, and the folder that it holds.
 
     Raises:
         ArtifactError: no manifest, a file that is not what the manifest says, or the wrong kind.
-        MissingDependencyError: onnx is not installed.
+        CheckFailedError: a quantized graph that TensorRT would build and compute wrongly.
+        MissingDependencyError: onnx or onnxruntime is not installed.
     """
     artifact, graph = _find(source)
     model, facts = _describe(graph, artifact.manifest, labels=labels)
@@ -71,6 +87,7 @@ def make_bundle(source: Path, target: Path | None = None, *, labels: bool = Fals
         "model.json": _manifest(artifact.manifest, model, facts),
         "edge.py": (_root() / ENTRY).read_bytes(),
         "requirements.txt": _requirements().encode(),
+        **check_files(model, dataset),
         **_application(),
     }
     about = {
@@ -83,7 +100,7 @@ def make_bundle(source: Path, target: Path | None = None, *, labels: bool = Fals
     files["bundle.json"] = json.dumps(about, indent=1, sort_keys=True).encode()
     path = target or Path(f"{name}-bundle.tar.gz")
     write_whole(path, _archive(name, files))
-    return path
+    return Bundle(path, name)
 
 
 def _find(source: Path) -> tuple[Artifact, Path]:
@@ -128,8 +145,9 @@ def _describe(graph: Path, manifest: Manifest, *, labels: bool) -> tuple[bytes, 
         import onnx
     except ModuleNotFoundError as error:
         raise MissingDependencyError("onnx", "build", why="making a bundle") from error
-    from calibration.qdq_lint import heavy_nodes
+    from calibration.qdq_lint import heavy_nodes, left_in_float, lint
     from pipeline.lowering.labels import append_labels
+    from pipeline.stages.spellings import TENSORRT_GRAPH
 
     model = onnx.load(graph)
     if labels and model.graph.output[0].type.tensor_type.elem_type != onnx.TensorProto.UINT8:
@@ -139,6 +157,14 @@ def _describe(graph: Path, manifest: Manifest, *, labels: bool) -> tuple[bytes, 
     halves = any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer)
     quantized = "QuantizeLinear" in operators
     precision = "int8+fp16" if quantized and halves else "int8" if quantized else None
+    broken = lint(model, "tensorrt", left_in_float(model)) if quantized and not halves else []
+    if broken:
+        # Most likely OpenVINO's spelling: TensorRT takes its uint8 for int8 without a word.
+        raise CheckFailedError(
+            f"'{graph}' breaks rule '{broken[0].rule}' at node '{broken[0].node}': "
+            f"{broken[0].message} ({len(broken)} violations in all)",
+            hint=f"bundle TensorRT's spelling of it: {graph.with_name(TENSORRT_GRAPH)}",
+        )
     return model.SerializeToString(), {
         "precision": precision or ("fp16" if halves else "fp32"),
         "output": "labels" if tensors[-1].dtype == "uint8" else "logits",

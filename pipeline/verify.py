@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from calibration.cityscapes import IGNORE
 from pipeline.engines.base import Engine
+
+MIN_AGREEMENT = 0.98
+"""Share of positions at which an engine must name the class its graph does, if nobody says else."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,36 @@ class AgreementMeter:
             raise ValueError("nothing was compared")
         error = float(np.sqrt(self._error / self._norm)) if self._norm else float("inf")
         return Agreement(float(np.mean(self._same)), min(self._same), error, len(self._same))
+
+
+def labels_of(output: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """What an engine names: its labels, or the classes of its logits' positions, 255 for no number.
+
+    Args:
+        output: labels uint8 (N, H, W), or logits float32 (N, C, h, w).
+    """
+    if output.ndim == 3:
+        return np.asarray(output, np.uint8)
+    named = output.argmax(axis=1).astype(np.uint8)
+    named[~np.isfinite(output).all(axis=1)] = IGNORE
+    return np.asarray(named, np.uint8)
+
+
+def label_agreement(
+    engine: Engine, stacks: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]
+) -> dict[str, float | int]:
+    """An engine against labels that were made before, as ``Agreement.as_json`` without the logits.
+
+    Args:
+        engine: open.
+        stacks: (K, N, H, W, 3) uint8 BGR.
+        labels: (K, N, ...) what ``labels_of`` gave for them.
+    """
+    same: list[float] = []
+    for stack, wanted in zip(stacks, labels, strict=True):
+        equal = labels_of(engine.infer(stack)) == wanted
+        same += [float(s) for s in equal.reshape(len(wanted), -1).mean(axis=1)]
+    return {"labels": float(np.mean(same)), "worst_frame": min(same), "frames": len(same)}
 
 
 def batches(

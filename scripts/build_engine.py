@@ -32,6 +32,7 @@ With --json, one object on stdout:
   engines            one object for each back end, with the fields above and, of TensorRT,
                      flavour, built_with, output, nodes, layers, float_fallback, float_by_design
   comparison         with TensorRT: where labels part, see pipeline/stages/compare.py
+  graphs             the Q/DQ graph by back end, for make_bundle.py and accuracy_report.py
   cached, seconds
 
 The fields of the first engine (OpenVINO's with --backend all) are at the top level too.
@@ -266,6 +267,11 @@ def tell(result: BuildResult) -> None:
         if each.tuning is not None:
             tell_tuning(each.backend, each.tuning)
         say("not published" if each.path is None else f"[bold]{escape(str(each.path))}[/]")
+    if result.comparison is not None:
+        for pair, same in result.comparison["labels"].items():
+            say(f"{escape(pair)}: {same:.2%} of labels are the same")
+    if "tensorrt" in result.graphs and result.options.backend != "openvino":
+        say(f"to build elsewhere: make_bundle.py {escape(str(result.graphs['tensorrt']))}")
     say(f"{result.seconds:.1f} s")
 
 

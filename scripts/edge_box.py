@@ -17,13 +17,18 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.artifact import Manifest
 
 HERE = Path(__file__).resolve().parent
-BUNDLE_VERSION = 1
+BUNDLE_VERSION = 2
 MAX_INDEX_BYTES = 64 << 20
 # Modules by the distribution that holds them, where the names differ.
 MODULES = {"opencv-python": "cv2", "prometheus-client": "prometheus_client"}
@@ -50,10 +55,14 @@ def read_index() -> dict[str, Any]:
             f"there is no bundle here: '{path}' is missing",
             "unpack an archive that scripts/make_bundle.py made, and run the edge.py in it",
         )
-    except ValueError:
+    except (OSError, ValueError):
         fail(f"'{path}' is not a bundle's index: it was altered or half copied")
-    if index.get("version") != BUNDLE_VERSION:
-        fail(f"this bundle is of version {index.get('version')}, edge.py reads {BUNDLE_VERSION}")
+    version = index.get("version", 0) if isinstance(index, dict) else 0
+    if version not in (0, BUNDLE_VERSION):
+        fail(f"this bundle is of version {version}, edge.py reads {BUNDLE_VERSION}")
+    kinds = (("name", str), ("model", dict), ("requirements", list), ("files", dict))
+    if not version or not all(isinstance(index.get(key), kind) for key, kind in kinds):
+        fail(f"'{path}' is not a bundle's index: it was altered or half copied")
     return index
 
 
@@ -131,7 +140,7 @@ def cuda_package() -> str | None:
 
 
 def gpu_line() -> tuple[bool, str]:
-    """(whether there is a GPU, what the driver says)."""
+    """(whether there is a GPU, what the driver says). Needs ``app`` to be whole."""
     sys.path.insert(0, str(HERE / "app"))
     from pipeline.engines.cuda_driver import find_gpu  # needs ctypes alone
     from pipeline.errors import EngineError
@@ -144,8 +153,8 @@ def gpu_line() -> tuple[bool, str]:
     return True, f"{gpu.name}, compute capability {gpu.sm}, driver for CUDA {version}"
 
 
-def check(index: dict[str, Any]) -> int:
-    """Print what is here and what is not; 0 when an engine can be built and run."""
+def describe(index: dict[str, Any]) -> None:
+    """Print what the network is. Of a bundle whose files are whole."""
     model = index["model"]
     print(
         f"{index['name']}: {model['precision']}, preset {model['preset']}, gives {model['output']}"
@@ -157,13 +166,19 @@ def check(index: dict[str, Any]) -> int:
     if calibration:
         taken = f"{calibration['taken']} frames of {calibration['split']}"
         print(f"  calibrated on {taken}, list {calibration['sha256'][:12]}")
+
+
+def check(index: dict[str, Any]) -> int:
+    """Print what is here and what is not; 0 when an engine can be built and run."""
     wrong = damaged(index)
+    if not wrong:
+        describe(index)
     print(f"  files      {'all whole' if not wrong else 'DAMAGED: ' + ', '.join(wrong[:3])}")
     print(f"  machine    {platform.machine()}, Python {platform.python_version()}")
     release = jetpack()
     if release:
         print(f"  Jetson     {release}")
-    ready, said = gpu_line()
+    ready, said = gpu_line() if not wrong else (False, "not asked: files are damaged")
     print(f"  GPU        {said}")
     lacking = missing_packages(index["requirements"])
     print(f"  packages   {'all here' if not lacking else 'missing: ' + ', '.join(lacking)}")
@@ -172,6 +187,8 @@ def check(index: dict[str, Any]) -> int:
     print(f"  TensorRT   {listed or 'missing'}")
     cuda = cuda_package()
     print(f"  CUDA       {cuda or 'missing: pycuda or cuda-python'}")
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    print(f"  compiler   {compiler or 'missing: kernels run in NumPy, several times as slow'}")
     engine = engine_path(index)
     print(f"  engine     {engine.name if engine.is_file() else 'not built yet'}")
     todo = []
@@ -185,9 +202,9 @@ def check(index: dict[str, Any]) -> int:
         )
     if not cuda:
         todo.append("python3 -m pip install cuda-bindings (of your CUDA's major version)")
-    if not ready:
+    if not ready and not wrong:
         todo.append("nothing to install: TensorRT engines need an NVIDIA GPU and its driver")
-    elif not todo and not engine.is_file():
+    if not todo and not engine.is_file():
         todo.append("python3 edge.py build")
     for step in todo:
         print(f"next: {step}")
@@ -224,7 +241,7 @@ def build(index: dict[str, Any], arguments: list[str]) -> int:
 def _build(index: dict[str, Any], options: argparse.Namespace, given: list[str]) -> int:
     from pydantic import ValidationError
 
-    from pipeline.artifact import Manifest, TensorFacts, hash_of, sha256_of, write_whole
+    from pipeline.artifact import write_whole
     from pipeline.console import say, warn
     from pipeline.engines.cuda_driver import find_gpu
     from pipeline.engines.opening import manifest_of
@@ -232,13 +249,22 @@ def _build(index: dict[str, Any], options: argparse.Namespace, given: list[str])
     from pipeline.engines.trt_builder import BuilderOptions, build_plan
     from pipeline.engines.trt_facts import engine_facts
     from pipeline.engines.trt_preflight import NAMES, cuda_major
-    from pipeline.errors import MissingDependencyError, UsageError
+    from pipeline.errors import EngineError, MissingDependencyError, UsageError
 
+    model = index["model"]
+    if options.strict_int8 and "int8" not in model["precision"]:
+        raise UsageError(
+            f"--strict-int8: this bundle's network is {model['precision']}, nothing of it is int8"
+        )
     here = installed_flavours()
     flavour = options.flavour or (here[0] if here else None)
-    if flavour is None:
-        raise MissingDependencyError("tensorrt", "tensorrt", why="building the engine")
-    trt = import_flavour(flavour, why="building the engine")
+    try:
+        if flavour is None:
+            raise MissingDependencyError("tensorrt", "tensorrt", why="building the engine")
+        trt = import_flavour(flavour, why="building the engine")
+    except MissingDependencyError as error:
+        # The hint would name this project's extras, which a bundle does not have.
+        raise EngineError(str(error), hint="python3 edge.py says where to get it") from error
     gpu = find_gpu() if flavour == "tensorrt" else None
     try:
         settings = BuilderOptions(
@@ -246,9 +272,10 @@ def _build(index: dict[str, Any], options: argparse.Namespace, given: list[str])
             timing_cache=options.timing_cache,
         )  # fmt: skip
     except ValidationError as error:
-        raise UsageError(f"--workspace {options.workspace}: give a number of MiB") from error
+        raise UsageError(
+            f"--workspace {options.workspace}: {error.errors()[0]['msg'].lower()} (MiB)"
+        ) from error
     say(f"building with {NAMES[flavour]} {trt.__version__}; this can take minutes")
-    model = index["model"]
     built = build_plan(
         trt, flavour, (HERE / "model.onnx").read_bytes(), settings, gpu=gpu,
         cuda=cuda_major(flavour),
@@ -258,16 +285,34 @@ def _build(index: dict[str, Any], options: argparse.Namespace, given: list[str])
         strict_int8=options.strict_int8,
         about={key: model[key] for key in ("preset", "patch", "multiply_adds")},
     )  # fmt: skip
-    facts |= {
-        "agreement": None, "not_executed": "built from a bundle, not compared with its graph",
-        "rebuild": f"cd {shlex.quote(str(HERE))} && {shlex.join(('python3', 'edge.py', *given))}",
-    }  # fmt: skip
+    facts["rebuild"] = (
+        f"cd {shlex.quote(str(HERE))} && {shlex.join(('python3', 'edge.py', *given))}"
+    )
+    facts |= judge(index, built.plan, facts)
     engine = engine_path(index)
     manifest_path = manifest_of(engine)
     manifest_path.unlink(missing_ok=True)
     write_whole(engine, built.plan)
+    write_whole(manifest_path, _manifest(index, engine, facts).to_json())
+    for name in facts["float_fallback"]:
+        warn(f"'{name}' was to run in int8 and runs in {facts['nodes'][name]}")
+    for line in facts["warnings"]:
+        warn(f"{NAMES[flavour]}: {line}")
+    if facts["agreement"] is None:
+        warn(f"built, and not compared with its graph: {facts['not_executed']}")
+    else:
+        same = facts["agreement"]["graph"]
+        say(f"{same['labels']:.2%} of labels as its graph, on {same['frames']} frames")
+    say(f"{engine}  ({built.seconds:.0f} s)")
+    return EXIT_OK
+
+
+def _manifest(index: dict[str, Any], engine: Path, facts: dict[str, Any]) -> Manifest:
+    from pipeline.artifact import Manifest, TensorFacts, hash_of, sha256_of
+
+    model = index["model"]
     source = Manifest.from_json((HERE / "model.json").read_bytes())
-    manifest = Manifest(
+    return Manifest(
         kind="engine",
         main=engine.name,
         files={engine.name: sha256_of(engine)},
@@ -277,15 +322,54 @@ def _build(index: dict[str, Any], options: argparse.Namespace, given: list[str])
         facts=facts,
         provenance=source.provenance,
     )
-    write_whole(manifest_path, manifest.to_json())
-    for name in facts["float_fallback"]:
-        warn(f"'{name}' was to run in int8 and runs in {facts['nodes'][name]}")
-    say(f"{engine}  ({built.seconds:.0f} s)")
-    return EXIT_OK
+
+
+def judge(index: dict[str, Any], plan: bytes, facts: dict[str, Any]) -> dict[str, Any]:
+    """Run the engine on the bundle's frames, where it can run: ``agreement``, ``not_executed``.
+
+    Raises ``CheckFailedError`` for an engine that is not the graph it was built from.
+    """
+    import numpy as np
+
+    from pipeline.console import warn
+    from pipeline.engines.cuda_driver import find_gpu
+    from pipeline.engines.tensorrt import open_tensorrt
+    from pipeline.errors import CheckFailedError, EdgeError, EngineError
+    from pipeline.verify import MIN_AGREEMENT, label_agreement
+
+    try:
+        find_gpu()
+    except EngineError as error:
+        return {"agreement": None, "not_executed": str(error)}
+    frames, labels = (
+        np.load(HERE / "check" / f"{name}.npy", allow_pickle=False) for name in ("frames", "labels")
+    )
+    with tempfile.TemporaryDirectory(dir=HERE, prefix=".check-") as folder:
+        path = Path(folder) / f"{index['name']}.engine"
+        path.write_bytes(plan)
+        try:
+            # Host code is allowed: what it carries was put there a moment ago.
+            opened = open_tensorrt(path, _manifest(index, path, facts), allow_host_code=True)
+        except EdgeError as error:
+            if facts["built_with"]["flavour"] == "tensorrt":
+                raise  # it was built here, for here
+            warn(f"the engine does not open here: {error}")
+            return {"agreement": None, "not_executed": str(error)}
+        with opened as engine:
+            found = label_agreement(engine, frames, labels)
+            runtime = dict(engine.info.extra)
+    if not found["labels"] >= MIN_AGREEMENT:
+        raise CheckFailedError(
+            f"the engine is not its graph: they name the same class on {found['labels']:.2%} of "
+            f"positions (asked for {MIN_AGREEMENT:.0%}); nothing was written",
+        )
+    return {"agreement": {"graph": found}, "not_executed": None, "runtime": runtime}
 
 
 def run(index: dict[str, Any], arguments: list[str]) -> int:
     """Hand over to the video runner with this bundle's engine."""
+    if any(word == "--engine" or word.startswith("--engine=") for word in arguments):
+        fail("--engine: edge.py runs the engine of this bundle", "leave --engine out")
     engine = engine_path(index)
     if not engine.is_file():
         fail("the engine is not built yet", "python3 edge.py build")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from calibration.cityscapes import dataset_root
 from pipeline.bundle import make_bundle
 from pipeline.console import EXIT_OK, Parser, print_json, run_command, say
 
@@ -25,6 +26,9 @@ def build_parser() -> Parser:
     add("--output", type=Path, metavar="FILE.tar.gz", help="default: NAME-bundle.tar.gz here")
     add("--labels", action="store_true",
         help="end in labels instead of logits: upsampled and decided on the GPU")  # fmt: skip
+    add("--dataset", metavar="ROOT",
+        help="Cityscapes tree with frames to check the engine by, on the box (default: "
+        "CITYSCAPES_DATASET, or rendered streets)")  # fmt: skip
     add("--json", action="store_true", help="print the result as one JSON object on stdout")
     return parser
 
@@ -32,13 +36,17 @@ def build_parser() -> Parser:
 def main() -> int:
     """Parse, pack, print."""
     options = build_parser().parse_args()
-    path = make_bundle(options.source, options.output, labels=options.labels)
+    made = make_bundle(
+        options.source, options.output, labels=options.labels,
+        dataset=dataset_root(options.dataset),
+    )  # fmt: skip
+    path = made.path
     size = path.stat().st_size
     say(f"[bold]{path}[/]  ({size / 2**20:.1f} MiB)")
-    say(f"on the box: tar xzf {path.name} && cd {path.name.partition('-bundle')[0]} && "
+    say(f"on the box: tar xzf {path.name} && cd {made.folder} && "
         "python3 edge.py")  # fmt: skip
     if options.json:
-        print_json({"bundle": str(path), "bytes": size})
+        print_json({"bundle": str(path), "folder": made.folder, "bytes": size})
     return EXIT_OK
 
 

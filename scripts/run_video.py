@@ -79,6 +79,11 @@ def main() -> int:
         say(escape(f"{info.precision} on {info.device} ({info.backend}{tuned}): {info.path}"))
         if "tuning_ignored" in info.extra:
             say(escape(info.extra["tuning_ignored"]))
+        if "unverified" in info.extra:
+            warn(
+                f"'{path.name}' was never compared with its graph ({info.extra['unverified']}): "
+                "build it again on this machine before you trust its labels"
+            )
         if session.server is not None:
             say(f"showing at [bold]{escape(session.server.url)}[/]")
         elif not (request.output or request.labels or request.window):

@@ -8,6 +8,7 @@ from typing import Final
 
 from models import DEFAULT_INJECTION
 from pipeline.errors import UsageError
+from pipeline.verify import MIN_AGREEMENT
 
 PEERS: Final = ("torch", "onnxruntime", "benchmark_app")
 """Whom we can be compared with."""
@@ -72,7 +73,7 @@ class BenchmarkOptions:
     frames: int = 128
     engines: Path = Path("engines")
     injection: str = DEFAULT_INJECTION
-    min_agreement: float = 0.98
+    min_agreement: float = MIN_AGREEMENT
     video: Path | None = None
     roofline: bool = True
     pace: Pace = field(default_factory=Pace)

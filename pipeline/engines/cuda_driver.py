@@ -94,7 +94,13 @@ def _attribute(driver: Any, which: int, device: ctypes.c_int) -> int:
 
 
 def _call(driver: Any, name: str, *arguments: Any, doing: str) -> None:
-    status = int(getattr(driver, name)(*arguments))
+    function = getattr(driver, name, None)
+    if function is None:
+        raise EngineError(
+            f"{LIBRARY} on this machine is no NVIDIA driver: it has no {name}",
+            hint="install the driver again, or use an OpenVINO engine",
+        )
+    status = int(function(*arguments))
     if status == 0:
         return
     text = ctypes.c_char_p()

@@ -35,7 +35,8 @@ def open_engine(
 
     Where neither threads nor streams are given, an OpenVINO engine is opened as it was tuned for
     the goal on such a machine (``info.extra["tuned_for"]``), else with defaults; that a tuning was
-    left aside, and why, is in ``info.extra["tuning_ignored"]``.
+    left aside, and why, is in ``info.extra["tuning_ignored"]``. Why a TensorRT engine was never
+    compared with its graph, if it was not, is in ``info.extra["unverified"]``.
 
     Args:
         path: ``.xml`` (OpenVINO), ``.engine`` (TensorRT) or ``.onnx`` (ONNX Runtime, executed
@@ -138,10 +139,29 @@ def _trusted(path: Path) -> Artifact:
     try:
         artifact = open_artifact(manifest_of(path))
     except ArtifactError as error:
-        raise ArtifactError(f"{error}", hint=f"build it again: {_BUILD}") from error
+        raise ArtifactError(f"{error}", hint=_again(path)) from error
     if artifact.kind != "engine" or artifact.path.name != path.name:
         raise ArtifactError(f"'{manifest_of(path)}' is not the manifest of '{path.name}'")
     return artifact
+
+
+def _again(path: Path) -> str:
+    """What to do about an engine whose files are not what its manifest says."""
+    try:
+        manifest = read_manifest(manifest_of(path))
+    except ArtifactError:
+        if path.suffix == ".engine":
+            return (
+                f"build it again: {_BUILD} --backend tensorrt, or in a bundle python3 edge.py build"
+            )
+        return f"build it again: {_BUILD}"
+    if any(not path.with_name(name).is_file() for name in manifest.files):
+        return "copy the files that lay beside it along with it, or build it again"
+    if path.suffix == ".engine":
+        from pipeline.engines.tensorrt import rebuild_command
+
+        return f"build it again: {rebuild_command(manifest)}"
+    return f"build it again: {_rebuild_command(Artifact(manifest, manifest_of(path)))}"
 
 
 def _check_tensorrt(artifact: Artifact) -> None:

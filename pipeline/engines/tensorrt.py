@@ -144,6 +144,7 @@ class TensorRTEngine(EngineBase):
         self._memory = memory
         self._logger = make_logger(trt, most=_LOG_LINES)
         self._name = path.name
+        self._gpu_memory = gpu.memory
         self.slots = slots
         self._runtime: Any = None
         self._engine: Any = None
@@ -171,6 +172,7 @@ class TensorRTEngine(EngineBase):
                 "memory": memory.name,
                 "cuda_graph": graph,
                 "activations_bytes": _activations(self._engine),
+                **_unverified(manifest),
             },
         )
 
@@ -184,7 +186,7 @@ class TensorRTEngine(EngineBase):
             self.inputs, self.outputs = (given,), (gives,)
             contexts = [self._context(trt, cuda_graphs) for _ in range(self.slots)]
         for context, _own in contexts:
-            self._requests.append(Request(self._memory, context, given, gives, self._why))
+            self._requests.append(Request(self._memory, context, given, gives, self._failure))
         own = contexts[0][1]
         reasons = [each.warm_up(capture=cuda_graphs and not own) for each in self._requests]
         return _graph_state(cuda_graphs, own, reasons)
@@ -234,17 +236,21 @@ class TensorRTEngine(EngineBase):
         if shortage(lines) is not None:
             return EngineError(
                 f"out of GPU memory: engine '{self._name}' {what}",
-                hint="open it with fewer slots, close other programs on the GPU, or build it with "
-                "a smaller --workspace",
+                hint="close other programs on the GPU, or build it with --workspace "
+                f"{self._smaller_workspace()}",
             )
-        return EngineError(f"engine '{self._name}' {what}: {first_error(lines)}")
+        return EngineError(f"engine '{self._name}' {what}: {first_error(reversed(lines))}")
+
+    def _smaller_workspace(self) -> int:
+        """MiB: an eighth of the GPU, and no more than half of what its activations take now."""
+        most = max(64, self._gpu_memory // 8 >> 20)
+        if self._engine is None:
+            return most
+        return max(16, min(most, _activations(self._engine) // 2 >> 20))
 
     def _lines(self) -> list[LogLine]:
         # A copy: TensorRT may log from a thread of its own meanwhile.
         return list(self._logger.lines)
-
-    def _why(self) -> str:
-        return first_error(reversed(self._lines()))
 
     def input(self, slot: int) -> FrameBatch:
         """See the protocol."""
@@ -301,6 +307,12 @@ def rebuild_command(manifest: Manifest) -> str:
         height, width = manifest.inputs[0].shape[1:3]
         words.append(f"--shape {height}x{width}")
     return " ".join(words)
+
+
+def _unverified(manifest: Manifest) -> dict[str, str]:
+    """Why the engine was never compared with its graph, under ``unverified``, if it was not."""
+    reason = manifest.facts.get("not_executed")
+    return {} if reason is None else {"unverified": str(reason)}
 
 
 def _graph_state(asked: bool, own: bool, reasons: Sequence[str | None]) -> str:

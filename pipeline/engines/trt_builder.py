@@ -39,6 +39,9 @@ from pipeline.errors import EngineError, UsageError
 
 MAX_TIMING_CACHE = 256 << 20
 MAX_WARNINGS = 20
+MAX_WORKSPACE_MIB = 1 << 20
+"""A terabyte: more than any GPU has."""
+_ROOMY_MIB = 256
 _MIB = 1 << 20
 
 
@@ -58,7 +61,7 @@ class BuilderOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workspace_mib: int | None = Field(default=None, ge=1)
+    workspace_mib: int | None = Field(default=None, ge=1, le=MAX_WORKSPACE_MIB)
     optimization_level: int | None = Field(default=None, ge=0, le=5)
     timing_cache: bool = False
     version_compatible: bool = False
@@ -180,6 +183,8 @@ def _typed(trt: Any) -> int:
 
 def _configure(trt: Any, config: Any, options: BuilderOptions, gpu: GpuFacts | None) -> Path | None:
     """Apply the options; where the timing cache is to be written, if it is kept."""
+    # fp32 is fp32: TensorRT would otherwise multiply it with ten bits of mantissa.
+    config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * _MIB)
     if options.optimization_level is not None:
@@ -248,7 +253,7 @@ def _refusal(
         return EngineError(
             f"{NAMES[flavour]} ran out of memory: no kernel fits a workspace of "
             f"{options.workspace_mib} MiB",
-            hint=f"try --workspace {options.workspace_mib * 2}, or leave it out",
+            hint=f"try --workspace {max(options.workspace_mib * 2, _ROOMY_MIB)}, or leave it out",
         )
     if short == "workspace":
         # Nobody limited it here, and how much TensorRT takes by itself differs by version.

@@ -43,14 +43,14 @@ class Request:
         context: an execution context of its own; it holds the request's activations.
         given: the input.
         gives: the output.
-        why: what TensorRT logged last, for the error when it refuses.
+        failure: the error for what TensorRT refuses, given what could not be done.
     """
 
     def __init__(
         self, memory: CudaMemory, context: Context, given: TensorSpec, gives: TensorSpec,
-        why: Callable[[], str],
+        failure: Callable[[str], EngineError],
     ) -> None:  # fmt: skip
-        self._memory, self._context, self._why = memory, context, why
+        self._memory, self._context, self._failure = memory, context, failure
         self._graph: int | None = None
         self._state = "idle"
         with memory.active():
@@ -60,7 +60,7 @@ class Request:
             self._device = [memory.device(_nbytes(spec)) for spec in (given, gives)]
         for spec, address in zip((given, gives), self._device, strict=True):
             if not context.set_tensor_address(spec.name, address):
-                raise EngineError(f"TensorRT refused the buffer of '{spec.name}': {why()}")
+                raise failure(f"refused the buffer of '{spec.name}'")
         self.input: FrameBatch = self._host[0].view(given.dtype).reshape(given.shape)
         self.output: OutputBatch = self._host[1].view(gives.dtype).reshape(gives.shape)
 
@@ -98,7 +98,7 @@ class Request:
     def _queue(self) -> None:
         self._memory.to_device(self._device[0], self._host[0], self._stream)
         if not self._context.execute_async_v3(self._stream):
-            raise EngineError(f"TensorRT could not run the engine: {self._why()}")
+            raise self._failure("could not be run")
         self._memory.to_host(self._host[1], self._device[1], self._stream)
 
     def submit(self, slot: int) -> None:

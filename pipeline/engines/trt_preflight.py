@@ -114,10 +114,19 @@ def check_fits(built: BuiltWith, here: Here, *, name: str, rebuild: str) -> None
         or _version(built, here)
         or _capability(built, here)
         or _model(built, here)
-        or _driver(built, here)
     )
     if reason:
-        raise ArtifactError(f"engine '{name}' {reason}", hint=f"build it here: {rebuild}")
+        hint = f"build it here: {rebuild}"
+        if built.flavour == "tensorrt-rtx" and here.known and here.gpu.sm not in here.known:
+            # Built again it would be refused again.
+            hint = (
+                f"{NAMES[built.flavour]} does not know this GPU: build it with --flavour tensorrt"
+            )
+        raise ArtifactError(f"engine '{name}' {reason}", hint=hint)
+    old = _driver(built, here)
+    if old:
+        hint = f"install a newer driver, or packages of {NAMES[built.flavour]} for its CUDA"
+        raise ArtifactError(f"engine '{name}' {old}", hint=hint)
 
 
 def _platform(built: BuiltWith, here: Here) -> str | None:

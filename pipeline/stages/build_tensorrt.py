@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 
 from calibration.frames import FrameList
-from calibration.qdq_lint import heavy_nodes, lint
+from calibration.qdq_lint import heavy_nodes, left_in_float, lint
 from pipeline.artifact import Artifact, Manifest, TensorFacts
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
@@ -72,7 +72,7 @@ class BuildTensorRTStage(Stage):
     """
 
     name = "build-tensorrt"
-    version = 3
+    version = 4
     produces = "engine"
     tools = ("tensorrt", "tensorrt_rtx", "onnx", "onnxruntime")
     config: BuildTensorRTConfig
@@ -156,7 +156,7 @@ class BuildTensorRTStage(Stage):
             kind = "a Q/DQ graph" if quantized else "a float graph"
             raise CheckFailedError(f"'{name}' is {kind}: {self.config.precision} needs the other")
         if quantized:
-            broken = lint(model, "tensorrt", _left_in_float(model))
+            broken = lint(model, "tensorrt", left_in_float(model))
             if broken:
                 raise CheckFailedError(
                     f"'{name}' breaks rule '{broken[0].rule}' at node '{broken[0].node}': "
@@ -229,20 +229,6 @@ class BuildTensorRTStage(Stage):
                 f"{self.config.min_agreement:.2%})"
             )
         return {"agreement": agreement, "not_executed": None, "runtime": runtime}
-
-
-def _left_in_float(model: onnx.ModelProto) -> list[str]:
-    """Heavy nodes with no quantized operand at all: what the quantizer left in float on purpose.
-
-    Half quantized ones are not among them, so that ``lint`` names them.
-    """
-    dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
-    inputs = {node.name: node.input[:2] for node in model.graph.node}
-    return [
-        name
-        for name, quantized in heavy_nodes(model).items()
-        if not quantized and not dequantized.intersection(inputs.get(name, ()))
-    ]
 
 
 def _outputs(floating: Artifact, *, labels: bool) -> tuple[TensorFacts, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,19 +14,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from calibration.cityscapes import Cityscapes
 from calibration.frames import select_frames
 from pipeline.artifact import Artifact, open_artifact
 from pipeline.build import BuildResult
-from pipeline.bundle import RUNNER_REQUIREMENTS, import_closure, make_bundle
+from pipeline.bundle import RUNNER_REQUIREMENTS, Bundle, import_closure, make_bundle
 from pipeline.engines.cuda_driver import find_gpu
+from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.tensorrt import built_with, rebuild_command
-from pipeline.errors import ArtifactError, EngineError
+from pipeline.errors import ArtifactError, CheckFailedError, EngineError
 from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
-from pipeline.stages.spellings import TENSORRT_GRAPH
+from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH
 from pipeline.store import Store
+from pipeline.verify import label_agreement
 from scripts import edge_box
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +44,13 @@ def graph(int8_build: BuildResult) -> Path:
 @pytest.fixture(scope="module")
 def unpacked(graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("box")
-    path = make_bundle(graph, folder / "b.tar.gz", labels=True)
-    with tarfile.open(path) as archive:
+    return _unpack(make_bundle(graph, folder / "b.tar.gz", labels=True), folder)
+
+
+def _unpack(made: Bundle, folder: Path) -> Path:
+    with tarfile.open(made.path) as archive:
         archive.extractall(folder, filter="data")
-    (inside,) = [entry for entry in folder.iterdir() if entry.is_dir()]
-    return inside
+    return folder / made.folder
 
 
 def _edge(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -79,8 +85,8 @@ def bare_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_same_input_gives_the_same_bytes(graph: Path, tmp_path: Path) -> None:
-    first = make_bundle(graph, tmp_path / "a.tar.gz").read_bytes()
-    assert make_bundle(graph, tmp_path / "b.tar.gz").read_bytes() == first
+    first = make_bundle(graph, tmp_path / "a.tar.gz").path.read_bytes()
+    assert make_bundle(graph, tmp_path / "b.tar.gz").path.read_bytes() == first
 
 
 def test_everything_is_in_it_and_whole(unpacked: Path, int8_build: BuildResult) -> None:
@@ -220,22 +226,77 @@ def test_a_refused_option_is_one_line(unpacked: Path) -> None:
 def test_damage_is_found_before_anything_is_built(
     graph: Path, tmp_path: Path, bare_packages: Path
 ) -> None:
-    with tarfile.open(make_bundle(graph, tmp_path / "b.tar.gz")) as archive:
-        archive.extractall(tmp_path, filter="data")
-    (inside,) = [entry for entry in tmp_path.iterdir() if entry.is_dir()]
+    inside = _unpack(make_bundle(graph, tmp_path / "b.tar.gz"), tmp_path)
     with (inside / "model.onnx").open("r+b") as file:
         file.write(b"damage")
     done = _edge(inside, "build")
     assert done.returncode == 2
     assert "'model.onnx' is not what was packed" in done.stderr
     assert "DAMAGED: model.onnx" in _bare(inside, bare_packages).stdout
-    (inside / "bundle.json").write_text('{"version": 1, "files": {"../../etc/passwd": "0"}}')
+    index = json.loads((inside / "bundle.json").read_text())
+    (inside / "bundle.json").write_text(json.dumps(index | {"files": {"../../etc/passwd": "0"}}))
     done = _edge(inside, "build")
     assert "names a file outside the bundle" in done.stderr
-    (inside / "bundle.json").write_text("{")
-    assert "altered or half copied" in _edge(inside, "check").stderr
+    for text in ("{", "[]", "{}", '{"version": 2}', '{"version": 2, "files": []}'):
+        (inside / "bundle.json").write_text(text)
+        done = _edge(inside, "check")
+        assert done.returncode == 2
+        assert "altered or half copied" in done.stderr
+        assert "Traceback" not in done.stderr
+    (inside / "bundle.json").write_text('{"version": 1}')
+    assert "this bundle is of version 1" in _edge(inside, "check").stderr
     (inside / "bundle.json").unlink()
     assert "there is no bundle here" in _edge(inside, "check").stderr
+
+
+@pytest.mark.parametrize("lost", ["model.json", "app/pipeline/errors.py", "app"])
+def test_the_look_at_a_bundle_survives_what_is_missing(
+    unpacked: Path, tmp_path: Path, bare_packages: Path, lost: str
+) -> None:
+    inside = tmp_path / "box"
+    shutil.copytree(unpacked, inside)
+    if (inside / lost).is_dir():
+        shutil.rmtree(inside / lost)
+    else:
+        (inside / lost).unlink()
+    done = _bare(inside, bare_packages)
+    assert done.stderr == ""
+    assert f"DAMAGED: {lost}" in done.stdout
+    assert "next: copy the archive again and unpack it" in done.stdout
+    assert done.returncode == 2
+
+
+def test_frames_travel_with_what_the_exact_graph_makes_of_them(unpacked: Path) -> None:
+    frames, labels = (
+        np.load(unpacked / "check" / f"{name}.npy", allow_pickle=False)
+        for name in ("frames", "labels")
+    )
+    assert frames.dtype == labels.dtype == np.uint8
+    assert frames.shape[0] == 3
+    assert labels.shape == frames.shape[:-1]
+    assert len({frame.tobytes() for frame in frames}) == 3
+    with OnnxRuntimeEngine(unpacked / "model.onnx") as exact:
+        assert label_agreement(exact, frames, labels) == {
+            "labels": 1.0, "worst_frame": 1.0, "frames": 3,
+        }  # fmt: skip
+        shifted = np.where(labels == 0, 1, labels)
+        share = float(np.mean(shifted == labels))
+        assert label_agreement(exact, frames, shifted)["labels"] == pytest.approx(share)
+
+
+def test_what_tensorrt_would_misread_is_not_bundled(graph: Path, tmp_path: Path) -> None:
+    """OpenVINO's spelling lies beside TensorRT's, and TensorRT takes its uint8 for int8."""
+    with pytest.raises(CheckFailedError, match="breaks rule 'type'") as caught:
+        make_bundle(graph.with_name(OPENVINO_GRAPH), tmp_path / "b.tar.gz")
+    assert caught.value.hint is not None
+    assert caught.value.hint.endswith(TENSORRT_GRAPH)
+    assert not (tmp_path / "b.tar.gz").exists()
+
+
+def test_another_engine_is_not_run_from_a_bundle(unpacked: Path) -> None:
+    done = _edge(unpacked, "run", "cam0", "--engine", "other.engine")
+    assert done.returncode == 2
+    assert "leave --engine out" in done.stderr
 
 
 def test_an_engine_is_bundled_by_its_graph(
@@ -251,8 +312,8 @@ def test_an_engine_is_bundled_by_its_graph(
         ),
         Store(tmp_path / "store"), frames,
     ).run(int8_build.quantized, int8_build.graph)  # fmt: skip
-    path = make_bundle(engine.path, tmp_path / "b.tar.gz")
-    with tarfile.open(path) as archive:
+    made = make_bundle(engine.path, tmp_path / "b.tar.gz")
+    with tarfile.open(made.path) as archive:
         member = archive.extractfile("engine/bundle.json")
         assert member is not None
         index = json.loads(member.read())

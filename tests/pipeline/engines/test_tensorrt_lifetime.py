@@ -133,7 +133,7 @@ def _no_memory(_nbytes: int) -> int:
 @pytest.mark.parametrize(
     ("change", "options", "said", "contexts"),
     [
-        (lambda _d: None, {"runs": False}, "could not run the engine", 2),
+        (lambda _d: None, {"runs": False}, "could not be run", 2),
         (lambda _d: None, {"contexts": 1}, "has no room for another request", 1),
         (lambda d: setattr(d, "device", _no_memory), {}, "out of GPU memory", 2),
     ],

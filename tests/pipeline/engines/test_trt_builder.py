@@ -100,7 +100,7 @@ def test_running_out_of_workspace_is_called_that() -> None:
         ("no kernel due to insufficient workspace", None, "cannot build the engine: no kernel",
          "give it room with --workspace 16384"),
         ("no kernel due to insufficient workspace", 64, "no kernel fits a workspace of 64 MiB",
-         "try --workspace 128"),
+         "try --workspace 256"),
         ("OutOfMemory", None, "ran out of GPU memory of 32768 MiB", "try --workspace 8192"),
         ("a plugin is missing", None, "cannot build the engine: a plugin is missing", None),
     ],

@@ -116,7 +116,11 @@ QUEUE = ["in 101 24 on 11", "execute on 11", "out 102 20 on 11"]
 
 def _request(diary: Diary, context: Context | None = None) -> Request:
     request = Request(
-        diary, context or Context(diary), GIVEN, GIVES, lambda: "the reason TensorRT logged"
+        diary,
+        context or Context(diary),
+        GIVEN,
+        GIVES,
+        lambda what: EngineError(f"engine {what}: the reason TensorRT logged"),
     )
     diary.calls.clear()
     return request
@@ -125,7 +129,7 @@ def _request(diary: Diary, context: Context | None = None) -> Request:
 def test_buffers_are_made_once_and_typed() -> None:
     diary = Diary()
     context = Context(diary)
-    request = Request(diary, context, GIVEN, GIVES, lambda: "")
+    request = Request(diary, context, GIVEN, GIVES, EngineError)
     assert diary.calls == [
         "stream", "event", "pinned 24", "pinned 20", "device 24", "device 20",
     ]  # fmt: skip
@@ -191,7 +195,7 @@ def test_an_engine_that_cannot_be_captured_still_ends_the_capture() -> None:
 
     context.execute_async_v3 = second_fails  # type: ignore[method-assign]  # fails in the capture
     said = request.warm_up(capture=True)
-    assert said == "TensorRT could not run the engine: the reason TensorRT logged"
+    assert said == "engine could not be run: the reason TensorRT logged"
     assert diary.calls[-3:] == ["in 101 24 on 11", "execute on 11", "end"]
 
 
@@ -221,7 +225,7 @@ def test_a_slot_is_used_in_turn() -> None:
 def test_what_tensorrt_refuses_is_said_with_its_reason() -> None:
     diary = Diary()
     request = _request(diary, Context(diary, works=False))
-    with pytest.raises(EngineError, match="could not run the engine: the reason TensorRT logged"):
+    with pytest.raises(EngineError, match="could not be run: the reason TensorRT logged"):
         request.submit(0)
     with pytest.raises(EngineError, match="was never submitted"):
         request.wait(0, None)
