@@ -2,5 +2,5 @@
 
 ESTIMATORS = ("minmax", "mean-minmax", "percentile")
 """Ways to find activation ranges; ``QuantizeSettings`` says what each does."""
-DEFAULT_ESTIMATOR = "percentile"
+DEFAULT_ESTIMATOR = "mean-minmax"
 """What every command and ``QuantizeSettings`` take unless told otherwise."""
