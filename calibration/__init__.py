@@ -2,5 +2,5 @@
 
 ESTIMATORS = ("minmax", "mean-minmax", "percentile")
 """Ways to find activation ranges; ``QuantizeSettings`` says what each does."""
-DEFAULT_ESTIMATOR = "mean-minmax"
+DEFAULT_ESTIMATOR = "percentile"
 """What every command and ``QuantizeSettings`` take unless told otherwise."""
