@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from calibration.errors import CalibrationDataError
-from calibration.streetscape.dataset import write_dataset, write_video
+from calibration.streetscape.dataset import MAX_VIDEO_FRAMES, write_dataset, write_video
 from calibration.streetscape.scene import FRAMES_PER_SECOND, StreetFrame, StreetScene
 
 __all__ = [
@@ -37,8 +39,14 @@ def _shape(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, like every other error."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="python -m calibration.streets",
         description="Render street scenes with exact labels in the Cityscapes layout.",
     )
@@ -50,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--video", metavar="FILE.mp4", help="also write a drive as a video")
     parser.add_argument("--seconds", type=int, default=10, help="its length (%(default)s)")
     return parser
+
+
+def _interrupted(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _show(done: int, total: int) -> None:
@@ -65,6 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.root is None and options.video is None:
         parser.error("name a ROOT directory, or a --video FILE.mp4, or both")
+    longest = MAX_VIDEO_FRAMES // FRAMES_PER_SECOND
+    if not 1 <= options.seconds <= longest:
+        parser.error(f"--seconds {options.seconds}: must be 1 to {longest}")
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(ending, _interrupted)
     height, width = options.shape
     size = {"height": height, "width": width, "seed": options.seed, "progress": _show}
     try:
@@ -77,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CalibrationDataError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; nothing half-written was kept\n")
+        return 130
     return 0
 
 

@@ -26,6 +26,8 @@ from pipeline.errors import EdgeError, MissingDependencyError, UsageError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+_MOST_DIGITS = 9  # no count of ours comes near; what does is a slip, or means to break something
+
 EXIT_OK, EXIT_REGRESSION, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 BUILD_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetensors")
@@ -42,7 +44,9 @@ stderr = Console(stderr=True, highlight=False)
 
 def run_command(main: Callable[[], int]) -> NoReturn:
     """Run a command and exit: what the user can mend is one line and exit code 2."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(ending, _terminated)
     try:
         code = main()
         with _stdout():
@@ -81,6 +85,8 @@ def _stdout() -> Iterator[None]:
 
 
 def _terminated(_signal: int, _frame: object) -> NoReturn:
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # a second one would cut the clearing up short
+        signal.signal(ending, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -108,9 +114,9 @@ def _print_error(message: str, hint: str | None) -> None:
         stderr.print(f"[dim]  try:[/] {escape(hint)}", soft_wrap=True)
 
 
-def say(message: str) -> None:
-    """One line for a person, on stderr. May hold rich markup."""
-    stderr.print(message, soft_wrap=True)
+def say(message: str, *, markup: bool = False) -> None:
+    """One line for a person, on stderr, as it is; with ``markup``, as rich's."""
+    stderr.print(message, soft_wrap=True, markup=markup)
 
 
 def warn(message: str) -> None:
@@ -182,7 +188,9 @@ def parse_shape(text: str) -> tuple[int, int]:
 
 
 def positive_int(text: str) -> int:
-    """A whole number of at least 1; for argparse's ``type``."""
-    if not text.isdecimal() or int(text) < 1:
+    """A whole number from 1 to 10^9 - 1; for argparse's ``type``."""
+    if not (text.isascii() and text.isdigit()) or not text.strip("0"):
         raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
+    if len(text) > _MOST_DIGITS:
+        raise argparse.ArgumentTypeError(f"'{text}' has more than {_MOST_DIGITS} digits")
     return int(text)

@@ -317,13 +317,14 @@ def parse_exact(text: str) -> int | None:
 def tell(report: Report) -> None:
     """The verdict, for a person at a terminal."""
     colour = "green" if report.passed else "red"
-    say(f"[bold {colour}]{'PASSED' if report.passed else 'REGRESSION'}[/] {wording.lead(report)}")
+    word = "PASSED" if report.passed else "REGRESSION"
+    say(f"[bold {colour}]{word}[/] {escape(wording.lead(report))}", markup=True)
     say(f"  {wording.worst(report)} {wording.sureness(report)}")
     if report.attribution:
         say(f"  {wording.attribution(report.attribution)}")
     if report.float_layers:
         fell = ", ".join(f"{row.name} ({row.precision})" for row in report.float_layers.fallback)
-        say(f"  {wording.float_layers(report.float_layers)}{escape(f' {fell}' if fell else '')}")
+        say(f"  {wording.float_layers(report.float_layers)}{f' {fell}' if fell else ''}")
     if report.sensitivity:
         say(f"  {wording.sensitivity(report)}")
     if report.patch_edges:

@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_text(options.save, benchmark.model_dump_json(indent=1) + "\n")
     if options.html is not None:
         write_page(options.html, benchmark)
-        say(f"page: {escape(str(options.html))}")
+        say(f"page: {options.html}")
     if options.json:
         print_json(benchmark.model_dump(mode="json"))
     return EXIT_OK
@@ -161,7 +161,7 @@ def tell(benchmark: Benchmark) -> None:
     """The result, for a person at a terminal."""
     from pipeline.benchmark.table import as_markdown
 
-    say(escape(as_markdown(benchmark)))
+    say(as_markdown(benchmark))
     if benchmark.machine.loaded is not None:
         warn(f"{benchmark.machine.loaded}: ratios are less certain than they look")
 

@@ -261,17 +261,18 @@ def tell(result: BuildResult) -> None:
             warn(f"'{node}' was to run in int8 and runs in {each.artifact.facts['nodes'][node]}")
         if each.gate is not None:
             colour = "green" if each.gate.verdict.passed else "red"
-            say(f"[{colour}]{each.backend} {each.gate.scored}: {each.gate.headline}[/]")
+            line = escape(f"{each.backend} {each.gate.scored}: {each.gate.headline}")
+            say(f"[{colour}]{line}[/]", markup=True)
             for reason in each.gate.verdict.reasons:
                 say(f"  {reason}")
         if each.tuning is not None:
             tell_tuning(each.backend, each.tuning)
-        say("not published" if each.path is None else f"[bold]{escape(str(each.path))}[/]")
+        say("not published" if each.path is None else str(each.path))
     if result.comparison is not None:
         for pair, same in result.comparison["labels"].items():
-            say(f"{escape(pair)}: {same:.2%} of labels are the same")
+            say(f"{pair}: {same:.2%} of labels are the same")
     if "tensorrt" in result.graphs and result.options.backend != "openvino":
-        say(f"to build elsewhere: make_bundle.py {escape(str(result.graphs['tensorrt']))}")
+        say(f"to build elsewhere: make_bundle.py {result.graphs['tensorrt']}")
     say(f"{result.seconds:.1f} s")
 
 

@@ -42,7 +42,7 @@ def main() -> int:
     )  # fmt: skip
     path = made.path
     size = path.stat().st_size
-    say(f"[bold]{path}[/]  ({size / 2**20:.1f} MiB)")
+    say(f"{path}  ({size / 2**20:.1f} MiB)")
     say(f"on the box: tar xzf {path.name} && cd {made.folder} && "
         "python3 edge.py")  # fmt: skip
     if options.json:

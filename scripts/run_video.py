@@ -76,16 +76,16 @@ def main() -> int:
     ):  # fmt: skip
         info = engine.info
         tuned = f", tuned for {goal}" if "tuned_for" in info.extra else ""
-        say(escape(f"{info.precision} on {info.device} ({info.backend}{tuned}): {info.path}"))
+        say(f"{info.precision} on {info.device} ({info.backend}{tuned}): {info.path}")
         if "tuning_ignored" in info.extra:
-            say(escape(info.extra["tuning_ignored"]))
+            say(info.extra["tuning_ignored"])
         if "unverified" in info.extra:
             warn(
                 f"'{path.name}' was never compared with its graph ({info.extra['unverified']}): "
                 "build it again on this machine before you trust its labels"
             )
         if session.server is not None:
-            say(f"showing at [bold]{escape(session.server.url)}[/]")
+            say(f"showing at [bold]{escape(session.server.url)}[/]", markup=True)
         elif not (request.output or request.labels or request.window):
             warn("nothing is shown or written: give --output, --labels or --http")
         with (
@@ -96,12 +96,12 @@ def main() -> int:
                 summary = session.run(poll)
             except (EdgeError, KeyboardInterrupt):
                 for made in session.outputs:
-                    say(f"'{escape(made)}' holds what was shown until then")
+                    say(f"'{made}' holds what was shown until then")
                 raise
     if signalled:
         summary["stopped"] = "interrupted"
     for line in describe(summary):
-        say(escape(line))
+        say(line)
     for name in truncated(summary):
         warn(f"'{name}' ended before the length it states: it is truncated")
     if options.json:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from calibration.cityscapes import FramePair
+    from pipeline.training.data import Mixture
     from pipeline.training.distributed import World
+
+MOST_THREADS = 1024
 
 
 def build_parser() -> Parser:
@@ -51,8 +57,14 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--val", metavar="ROOT", help="tree whose val split decides (default: the first)"
     )
-    parser.add_argument("--val-shape", type=parse_shape, default=(384, 512), metavar="HxW")
-    parser.add_argument("--init", type=Path, metavar="FILE", help="ImageNet RepMLPNet checkpoint")
+    parser.add_argument(
+        "--val-shape", type=parse_shape, metavar="HxW",
+        help="what val frames are scored at (default: whole patches with their aspect)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--init", type=Path, metavar="FILE",
+        help="weights to begin from: an earlier run's, or an ImageNet RepMLPNet checkpoint",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("runs/train"), metavar="DIR")
     parser.add_argument("--steps", type=positive_int, default=4000)
     parser.add_argument(
@@ -70,9 +82,9 @@ def build_parser() -> Parser:
     return parser
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, train, print."""
-    options = build_parser().parse_args()
+    options = build_parser().parse_args(arguments)
     try:
         import torch
     except ModuleNotFoundError as error:
@@ -92,20 +104,29 @@ def train(options: Namespace, where: str, world: World) -> int:
     from models.checkpoints import load_into
     from models.repmlp import check_input_size
     from models.segmenter import Segmenter, build_segmenter, find_preset
+    from pipeline.publish import prepare
     from pipeline.training.data import Mixture
     from pipeline.training.loop import Scores, TrainConfig, Trainer
-    from pipeline.training.score import class_iou, confusion_matrix
+    from pipeline.training.score import class_iou, confusion_matrix, validation_size
 
     tell = say if world.leads else (lambda _line: None)
     preset = find_preset(options.preset)
     check_input_size(options.crop[0], options.crop[1], preset.unit)
-    check_input_size(options.val_shape[0], options.val_shape[1], preset.unit)
     roots, weights = parse_data(options.data or [str(dataset_root(None) or "")])
     maps = parse_label_maps(options.label_map, roots)
     mixture = Mixture([Cityscapes(root) for root in roots], weights, relabel=maps)
     judge = Cityscapes(options.val or roots[0])
     judged = judge.frames("val")
+    val_shape = options.val_shape or validation_size(judge.read(judged[0])[1].shape, preset.unit)
+    check_input_size(val_shape[0], val_shape[1], preset.unit)
+    config = TrainConfig(
+        steps=options.steps, batch=options.batch, crop=options.crop, rate=options.rate,
+        seed=options.seed, every=options.every, bf16=not options.no_bf16,
+    )  # fmt: skip
+    prepare(options.output)
     if options.threads:
+        if options.threads > MOST_THREADS:
+            raise UsageError(f"--threads {options.threads}: give {MOST_THREADS} at most")
         torch.set_num_threads(options.threads)
     device = torch.device(where)
     model = build_segmenter(preset, auxiliary=True, seed=options.seed)
@@ -117,7 +138,7 @@ def train(options: Namespace, where: str, world: World) -> int:
         )
 
     def validate(network: Segmenter) -> Scores:
-        scores = class_iou(confusion_matrix(network, judge, judged, options.val_shape, device))
+        scores = class_iou(confusion_matrix(network, judge, judged, val_shape, device))
         line = "  ".join(
             f"{name} {score:.1f}"
             for name, score in zip(CLASS_NAMES, scores, strict=True)
@@ -126,13 +147,10 @@ def train(options: Namespace, where: str, world: World) -> int:
         say(f"val: {line}")
         return scores
 
-    config = TrainConfig(
-        steps=options.steps, batch=options.batch, crop=options.crop, rate=options.rate,
-        seed=options.seed, every=options.every, bf16=not options.no_bf16,
-    )  # fmt: skip
     trainer = Trainer(
         model, preset.name, mixture, config, options.output,
         device=device, validate=validate, world=world,
+        origin=describe_origin(options, mixture, maps, judged, val_shape),
     )  # fmt: skip
     if trainer.resume():
         tell(
@@ -142,7 +160,10 @@ def train(options: Namespace, where: str, world: World) -> int:
         for _progress in trainer.run(options.until):
             pass
         return EXIT_OK
-    say(f"training {preset.name} on {len(mixture)} frames, {device}, to step {config.steps}")
+    say(
+        f"training {preset.name} on {len(mixture)} frames, {device}, to step {config.steps}; "
+        f"judged on {len(judged)} at {val_shape[0]}x{val_shape[1]}"
+    )
     loss = float("nan")
     with progress_bar() as bar:
         task = bar.add_task(preset.name, total=config.steps, completed=trainer.step)
@@ -158,6 +179,28 @@ def train(options: Namespace, where: str, world: World) -> int:
             {"checkpoint": str(best), "step": trainer.step, "val_miou": trainer.best, "loss": loss}
         )
     return EXIT_OK
+
+
+def describe_origin(
+    options: Namespace, mixture: Mixture, maps: list[npt.NDArray[np.uint8] | None],
+    judged: Sequence[FramePair], val_shape: tuple[int, int],
+) -> dict[str, str]:  # fmt: skip
+    """By option, what the run learns from, is judged by and begins as; see ``training.state``."""
+    from pipeline.artifact import sha256_of
+    from pipeline.training.state import digest_frames
+
+    return {
+        "--data": "; ".join(
+            f"{digest_frames(frames)}, weight {weight:g}"
+            for frames, weight in zip(mixture.frames, mixture.weights, strict=True)
+        ),
+        "--label-map": "; ".join(
+            "none" if table is None else sha256(table.tobytes()).hexdigest()[:12] for table in maps
+        ),
+        "--val": digest_frames(judged),
+        "--val-shape": f"{val_shape[0]}x{val_shape[1]}",
+        "--init": sha256_of(options.init)[:12] if options.init else "none",
+    }
 
 
 def parse_data(entries: list[str]) -> tuple[list[str], list[float]]:

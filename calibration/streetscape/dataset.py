@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -25,6 +27,7 @@ PER_STREET = 12
 """Frames taken of one street, ``STRIDE`` frames apart."""
 STRIDE = 40
 MIN_SIDE = 64
+MAX_VIDEO_FRAMES = 15_000
 _SEEDS = 1000
 _FEWEST_STREETS = 3
 _PARTS = ("gtFine", "leftImg8bit")
@@ -46,8 +49,8 @@ def write_dataset(
 
     Every "city" is one street (one scene seed), and no street is in both splits. The same
     arguments give the same bytes; where ``root`` already holds them, nothing is done. What an
-    interrupted run left, or another ``VERSION`` made of the same arguments, is replaced.
-    ``progress(done, total)`` is called after every frame.
+    interrupted run left, or another ``VERSION`` made of the same arguments, is replaced; another
+    process that is at it is waited for. ``progress(done, total)`` is called after every frame.
 
     Raises ``CalibrationDataError`` when the arguments cannot be, when ``root`` holds another
     data set, and when it cannot be written; then nothing half-written is left.
@@ -61,13 +64,36 @@ def write_dataset(
         "val": val,
         "shape": [height, width],
     }
-    if _already(root, wanted):
-        return root
-    partial = root / f".streets-{os.getpid()}.partial"
-    total, done = train + val, 0
     try:
-        for split, count, first in (("train", train, 0), ("val", val, _SEEDS // 2)):
-            for city, name, scene, index in _frames(count, seed * _SEEDS + first, height, width):
+        root.mkdir(parents=True, exist_ok=True)
+        with _alone(root):
+            if not _already(root, wanted):
+                _render(root, wanted, progress)
+    except OSError as error:
+        raise CalibrationDataError(f"{root}: cannot be written ({error.strerror})") from error
+    return root
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Wait until no other process writes there, and keep them out."""
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _render(root: Path, wanted: dict[str, Any], progress: Progress | None) -> None:
+    """Write the data set that ``wanted`` describes beside its place, then move it there."""
+    partial = root / f".streets-{os.getpid()}.partial"
+    height, width = wanted["shape"]
+    first = wanted["seed"] * _SEEDS
+    total, done = wanted["train"] + wanted["val"], 0
+    try:
+        for split, start in (("train", first), ("val", first + _SEEDS // 2)):
+            for city, name, scene, index in _frames(wanted[split], start, height, width):
                 frame = scene.render(index)
                 image = f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png"
                 label = f"gtFine/{split}/{city}/{name}_gtFine_labelIds.png"
@@ -76,15 +102,19 @@ def write_dataset(
                 done += 1
                 if progress is not None:
                     progress(done, total)
+        for part in _PARTS:  # a hand that cleaned up under us must not leave a hole
+            found = sum(1 for _ in (partial / part).rglob("*.png"))
+            if found != total:
+                raise CalibrationDataError(
+                    f"{root}: {total - found} of {total} files vanished while they were written; "
+                    "run it again"
+                )
         _write_json(root / MANIFEST, wanted | {"complete": False})
         for part in _PARTS:  # gtFine first: without leftImg8bit nobody takes it for a data set
             (partial / part).rename(root / part)
         _write_json(root / MANIFEST, wanted | {"complete": True})
-    except OSError as error:
-        raise CalibrationDataError(f"{root}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return root
 
 
 def write_video(
@@ -101,7 +131,9 @@ def write_video(
     Raises ``CalibrationDataError`` when the arguments cannot be or the file cannot be written.
     """
     path = Path(path)
-    _check(frames, 0, height, width, seed)
+    if not 1 <= frames <= MAX_VIDEO_FRAMES:
+        raise CalibrationDataError(f"frames: must be 1 to {MAX_VIDEO_FRAMES}, not {frames}")
+    _check_streets(height, width, seed)
     if path.suffix.lower() != ".mp4":
         raise CalibrationDataError(f"{path}: a video must be named *.mp4")
     if not path.parent.is_dir():
@@ -118,6 +150,7 @@ def write_video(
             if progress is not None:
                 progress(index + 1, frames)
         writer.release()
+        _check_video(partial, path, frames)
         partial.replace(path)
     except OSError as error:
         raise CalibrationDataError(f"{path}: cannot be written ({error.strerror})") from error
@@ -127,6 +160,21 @@ def write_video(
     return path
 
 
+def _check_video(written: Path, path: Path, frames: int) -> None:
+    """Raise unless all of it can be read again: OpenCV's writer is silent about a full disk."""
+    capture = cv2.VideoCapture(str(written))
+    try:
+        count = 0
+        while capture.grab():
+            count += 1
+    finally:
+        capture.release()
+    if count != frames:
+        raise CalibrationDataError(
+            f"{path}: only {count} of {frames} frames were written; is the disk full?"
+        )
+
+
 def _check(train: int, val: int, height: int, width: int, seed: int) -> None:
     limit = _SEEDS // 2 * PER_STREET
     for name, count in (("train", train), ("val", val)):
@@ -134,6 +182,10 @@ def _check(train: int, val: int, height: int, width: int, seed: int) -> None:
             raise CalibrationDataError(f"{name}: must be 0 to {limit} frames, not {count}")
     if train + val < 1:
         raise CalibrationDataError("train and val: at least one frame must be asked for")
+    _check_streets(height, width, seed)
+
+
+def _check_streets(height: int, width: int, seed: int) -> None:
     if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
         raise CalibrationDataError(
             f"shape {height}x{width}: each side must be at least {MIN_SIDE} pixels, "
@@ -163,30 +215,26 @@ def _streets_for(count: int) -> int:
 
 def _already(root: Path, wanted: dict[str, Any]) -> bool:
     """Whether ``root`` holds just this; clears what an interrupted run left there."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        for stale in root.glob(".streets-*.partial"):
-            shutil.rmtree(stale, ignore_errors=True)
-        there = [part for part in _PARTS if (root / part).exists()]
-        manifest = _read_manifest(root / MANIFEST)
-        if manifest is None:
-            if there:
-                raise CalibrationDataError(
-                    f"{root}: already holds another data set; choose an empty directory"
-                )
-            return False
-        if manifest == wanted | {"complete": True} and len(there) == len(_PARTS):
-            return True
-        outdated = manifest | {"streets": VERSION} == wanted | {"complete": True}
-        if manifest.get("complete") is True and not outdated:
+    for stale in root.glob(".streets-*.partial"):
+        shutil.rmtree(stale, ignore_errors=True)
+    there = [part for part in _PARTS if (root / part).exists()]
+    manifest = _read_manifest(root / MANIFEST)
+    if manifest is None:
+        if there:
             raise CalibrationDataError(
-                f"{root}: already holds streets made with other options; "
-                "choose an empty directory or remove it"
+                f"{root}: already holds another data set; choose an empty directory"
             )
-        for part in there:
-            shutil.rmtree(root / part)
-    except OSError as error:
-        raise CalibrationDataError(f"{root}: cannot be written ({error.strerror})") from error
+        return False
+    if manifest == wanted | {"complete": True} and len(there) == len(_PARTS):
+        return True
+    outdated = manifest | {"streets": VERSION} == wanted | {"complete": True}
+    if manifest.get("complete") is True and not outdated:
+        raise CalibrationDataError(
+            f"{root}: already holds streets made with other options; "
+            "choose an empty directory or remove it"
+        )
+    for part in there:
+        shutil.rmtree(root / part)
     return False
 
 

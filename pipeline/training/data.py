@@ -7,6 +7,7 @@ memory up to a bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -48,11 +49,17 @@ class Mixture:
     def __post_init__(self) -> None:
         if len(self.datasets) != len(self.weights) or not self.datasets:
             raise UsageError("give one weight for each data set, and at least one data set")
-        if min(self.weights) < 0 or sum(self.weights) <= 0:
-            raise UsageError(f"data set weights must be positive, got {list(self.weights)}")
+        for dataset, weight in zip(self.datasets, self.weights, strict=True):
+            if not 0 < weight < math.inf:  # refuses NaN too
+                raise UsageError(f"--data {dataset.root}:{weight}: give a weight above 0")
         self._frames = [list(d.frames(self.split)) for d in self.datasets]
         total = float(sum(self.weights))
         self._odds = np.cumsum([w / total for w in self.weights])
+
+    @property
+    def frames(self) -> Sequence[Sequence[FramePair]]:
+        """The frames of each data set."""
+        return self._frames
 
     def __len__(self) -> int:
         return sum(len(frames) for frames in self._frames)

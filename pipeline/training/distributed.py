@@ -66,12 +66,21 @@ class World:
 
 @contextmanager
 def join_world(cuda: bool) -> Iterator[World]:
-    """The world that ``torchrun`` describes in the environment; a run of one without it."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    """The world that ``torchrun`` describes in the environment; a run of one without it.
+
+    Raises ``UsageError`` where the environment describes none.
+    """
+    size = _number("WORLD_SIZE", 1)
     if size == 1:
         yield World()
         return
-    world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    world = World(_number("RANK", None), size, _number("LOCAL_RANK", 0))
+    if not (size > 1 and 0 <= world.rank < size and world.local_rank >= 0):
+        raise UsageError(
+            f"WORLD_SIZE {size}, RANK {world.rank} and LOCAL_RANK {world.local_rank} describe no "
+            "run of several processes",
+            hint="start them with torchrun, or unset WORLD_SIZE",
+        )
     if cuda:
         torch.cuda.set_device(world.local_rank)
     dist.init_process_group("nccl" if cuda else "gloo")
@@ -79,3 +88,13 @@ def join_world(cuda: bool) -> Iterator[World]:
         yield world
     finally:
         dist.destroy_process_group()
+
+
+def _number(name: str, default: int | None) -> int:
+    text = os.environ.get(name, "" if default is None else str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 7):
+        raise UsageError(
+            f"{name} '{text}' in the environment is no number",
+            hint="start several processes with torchrun, or unset WORLD_SIZE",
+        )
+    return int(text)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,16 @@ from torch import Tensor, nn
 from calibration.cityscapes import CLASS_NAMES
 from models.checkpoints import save_segmenter, write_whole
 from models.segmenter import MEAN_RGB, STD_RGB, Segmenter
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckFailedError, DatasetError, UsageError
 from pipeline.training.augment import AugmentConfig
 from pipeline.training.curve import draw_curve
 from pipeline.training.data import Batch, Mixture, make_batch, prefetch
 from pipeline.training.distributed import World
 from pipeline.training.loss import class_weights, segmentation_loss, upsample_pixels
+from pipeline.training.state import Origin, plain, read_state
+
+MAX_RATE = 10.0
+FEWEST_CROPS = 2
 
 Scores = npt.NDArray[np.float64]
 """IoU of each class in points, NaN where the truth has none."""
@@ -62,6 +67,18 @@ class TrainConfig:
     bf16: bool = True
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= MAX_RATE:  # refuses NaN too
+            raise UsageError(
+                f"--rate {self.rate}: give a learning rate above 0, at most {MAX_RATE}"
+            )
+        if not 0 <= self.seed < 1 << 32:
+            raise UsageError(f"--seed {self.seed}: give a whole number from 0 to {(1 << 32) - 1}")
+        if self.batch < FEWEST_CROPS:
+            raise UsageError(
+                f"--batch {self.batch}: BatchNorm needs {FEWEST_CROPS} crops or more in a step"
+            )
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -84,7 +101,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 class Trainer:
-    """One run in one folder. ``validate`` scores a network: mIoU in points, 0 to 100.
+    """One run in one folder.
 
     Args:
         model: in train form; trained in place.
@@ -96,17 +113,25 @@ class Trainer:
         validate: called with the EMA network, gives the IoU of each class in points, NaN where
             the truth has none; may be ``None``.
         world: this process among those that share the run.
+        origin: what the run learns from, is judged by and began as; see ``state``.
+
+    Raises ``UsageError`` when the processes cannot share the batch.
     """
 
     def __init__(
         self, model: Segmenter, preset: str, mixture: Mixture, config: TrainConfig, folder: Path,
         *, device: torch.device, validate: Callable[[Segmenter], Scores] | None = None,
-        world: World | None = None,
+        world: World | None = None, origin: Origin | None = None,
     ) -> None:  # fmt: skip
         self.preset, self.mixture, self.config, self.folder = preset, mixture, config, folder
-        self.device, self.validate = device, validate
+        self.device, self.validate, self.origin = device, validate, dict(origin or {})
         self.world = world or World()
         self._places = self.world.share(config.batch)
+        if len(self._places) < FEWEST_CROPS:
+            raise UsageError(
+                f"--batch {config.batch} leaves each of {self.world.size} processes one crop, and "
+                f"BatchNorm needs {FEWEST_CROPS}"
+            )
         # Channels last: a sixth to a third less time a step, on CPU and GPU alike.
         model.to(device)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
@@ -123,7 +148,10 @@ class Trainer:
         self._scores: list[tuple[int, list[float]]] = []
 
     def run(self, until: int | None = None) -> Iterable[Progress]:
-        """Train up to step ``until`` (default: all), yielding one ``Progress`` a step."""
+        """Train up to step ``until`` (default: all), yielding one ``Progress`` a step.
+
+        Raises ``CheckFailedError`` when the loss is no longer a number; what was saved stays.
+        """
         last = min(until or self.config.steps, self.config.steps)
         config = self.config
 
@@ -132,18 +160,35 @@ class Trainer:
                 self.mixture, config.seed, step, self._places, config.crop, config.augment
             )
 
+        unjudged = bool(self._log) and self._log[-1].miou is None and self.validate is not None
+        if unjudged and self._stops(self.step, last):
+            yield self._judge(self._log.pop())  # it ended while it was being judged
         for batch in prefetch(make, self.step, last):
             start = time.perf_counter()
             rate = learning_rate(config, self.step)
             loss = self._take(batch, rate)
             self.step += 1
-            stop = self.step % config.every == 0 or self.step == last
-            miou = self._validate() if stop else None
-            progress = Progress(self.step, loss, rate, time.perf_counter() - start, miou)
-            self._log.append(progress)
-            if stop and self.world.leads:
-                self._save()
+            progress = Progress(self.step, loss, rate, time.perf_counter() - start)
+            if self._stops(self.step, last):
+                progress = self._judge(progress)
+            else:
+                self._log.append(progress)
             yield progress
+
+    def _stops(self, step: int, last: int) -> bool:
+        return step % self.config.every == 0 or step == last
+
+    def _judge(self, progress: Progress) -> Progress:
+        """Save, then validate: a frame that cannot be read must not cost the steps before it."""
+        self._log.append(progress)
+        if not self.world.leads:
+            return progress
+        self._save()
+        miou = self._validate()
+        if miou is not None:
+            self._log[-1] = progress = replace(progress, miou=miou)
+            self._save()
+        return progress
 
     def loss(self, batch: Batch) -> Tensor:
         """The training loss of one batch."""
@@ -181,7 +226,12 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        loss = self.world.average(self.model, loss)
+        found = float(self.world.average(self.model, loss).detach())
+        if not math.isfinite(found):
+            raise CheckFailedError(
+                f"step {self.step + 1}: the loss is {found}, so nothing more can be learned",
+                hint=f"try a lower --rate than {self.config.rate:g}; --no-bf16 rules rounding out",
+            )
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
@@ -191,17 +241,19 @@ class Trainer:
                     self.ema[key].lerp_(value, 1 - decay)
                 else:
                     self.ema[key].copy_(value)
-        return float(loss.detach())
+        return found
 
     def _validate(self) -> float | None:
         """Score the EMA network, and keep it if it is the best so far."""
-        if self.validate is None or not self.world.leads:
+        if self.validate is None:
             return None
         held = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.ema)
         self.model.eval()
         with torch.no_grad():
             scores = self.validate(self.model)
+        if np.isnan(scores).all():
+            raise DatasetError("the val split has no labelled pixel, so it can judge nothing")
         miou = float(np.nanmean(scores))
         self._scores.append((self.step, [float(s) for s in scores]))
         if miou > self.best:
@@ -215,8 +267,9 @@ class Trainer:
         state = {
             "step": self.step,
             "best": self.best,
-            "config": _plain(self.config),
+            "config": plain(self.config),
             "preset": self.preset,
+            "origin": self.origin,
             "model": self.model.state_dict(),
             "ema": self.ema,
             "optimizer": self.optimizer.state_dict(),
@@ -231,18 +284,12 @@ class Trainer:
     def resume(self) -> bool:
         """Take up the run in ``folder`` where its last checkpoint left it; ``False`` if none.
 
-        Raises ``CheckpointError`` when the run there was of another preset or other numbers.
+        Raises ``CheckpointError`` when the run there was another one, or is damaged.
         """
         path = self.folder / "last.pt"
         if not path.is_file():
             return False
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        for name, now in (("preset", self.preset), ("config", _plain(self.config))):
-            if state[name] != now:
-                raise CheckpointError(
-                    f"'{path}' was trained with another {name}: {_difference(state[name], now)}",
-                    hint="use the same options, or another --output",
-                )
+        state = read_state(path, self.device, self.preset, self.config, self.origin)
         self.model.load_state_dict(state["model"])
         self.ema = state["ema"]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -275,23 +322,3 @@ def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     kernels = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
     return [{"params": kernels, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    """The numbers that decide the steps taken, as plain lists and numbers."""
-    values = asdict(config)
-    del values["every"]  # how often to look changes nothing
-    return {k: list(v) if isinstance(v, tuple) else _listed(v) for k, v in values.items()}
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()}
-    return value
-
-
-def _difference(before: Any, now: Any) -> str:
-    if not isinstance(before, dict):
-        return f"'{before}', not '{now}'"
-    changed = [k for k in now if before.get(k) != now[k]]
-    return ", ".join(f"{k} {before.get(k)} -> {now[k]}" for k in changed) or "other options"

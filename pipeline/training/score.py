@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -14,6 +15,29 @@ from models.segmenter import BgrFrames, Segmenter
 from models.upernet import upsample
 
 NUM_CLASSES = len(CLASS_NAMES)
+MAX_AREA = 512 * 1024
+"""Pixels of the network's input in validation: more takes its time at every look."""
+_ALIKE = 0.02
+
+
+def validation_size(frame: tuple[int, int], unit: int) -> tuple[int, int]:
+    """(height, width) to score frames of that (height, width) at, in whole units.
+
+    Of the sizes with the frames' aspect, within 2 % of the nearest there is, the largest that is
+    not much larger than the frame: a squashed street is not what the network will see.
+    """
+    most = max(unit * unit, min(MAX_AREA, 1.25 * frame[0] * frame[1]))
+    wanted = math.log(frame[1] / frame[0])
+    sizes = [
+        (abs(math.log(width / height) - wanted), height, width)
+        for height in range(unit, int(most // unit) + 1, unit)
+        for width in range(unit, int(most // height) + 1, unit)
+    ]
+    nearest = min(sizes)[0]
+    _error, height, width = max(
+        (each for each in sizes if each[0] <= nearest + _ALIKE), key=lambda s: (s[1] * s[2], -s[0])
+    )
+    return height, width
 
 
 def confusion_matrix(

@@ -5,6 +5,11 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, TypedDict
 
@@ -17,6 +22,8 @@ from calibration.cityscapes import Cityscapes
 from calibration.errors import CalibrationDataError
 from calibration.streets import StreetScene, write_dataset, write_video
 from calibration.streetscape import dataset
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 class Shape(TypedDict):
@@ -104,6 +111,55 @@ def test_foreign_data_is_never_touched(tmp_path: Path) -> None:
     with pytest.raises(CalibrationDataError, match="already holds another data set"):
         write_dataset(tmp_path, train=1, val=0, **SHAPE)
     assert everything(tmp_path) == {theirs.relative_to(tmp_path).as_posix(): b"precious"}
+
+
+def test_processes_that_write_at_once_make_one_whole_data_set(tmp_path: Path) -> None:
+    root = tmp_path / "shared"
+    words = [sys.executable, "-m", "calibration.streets", str(root), "--train", "6", "--val", "3"]
+    started = [
+        subprocess.Popen(
+            [*words, "--shape", "80x144"], cwd=PROJECT, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    told = [each.communicate(timeout=120)[1] for each in started]
+    assert [each.returncode for each in started] == [0, 0, 0], told
+    assert sum("9/9 frames" in line for line in told) == 1  # the others found it there
+    data = Cityscapes(root)
+    assert (len(data.frames("train")), len(data.frames("val"))) == (6, 3)
+    assert sorted(p.name for p in root.iterdir()) == ["gtFine", "leftImg8bit", "streets.json"]
+
+
+def test_files_that_vanish_under_way_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = dataset._write_png
+
+    def lose(path: Path, image: np.ndarray) -> None:
+        write(path, image)
+        if "gtFine" in str(path):
+            path.unlink()
+
+    monkeypatch.setattr(dataset, "_write_png", lose)
+    with pytest.raises(CalibrationDataError, match="2 of 2 files vanished"):
+        write_dataset(tmp_path / "new", train=2, val=0, **SHAPE)
+    assert everything(tmp_path) == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_half_written(tmp_path: Path, number: signal.Signals) -> None:
+    root = tmp_path / "streets"
+    words = [sys.executable, "-m", "calibration.streets", str(root), "--train", "3000"]
+    with subprocess.Popen(words, cwd=PROJECT, stderr=subprocess.PIPE, text=True) as started:
+        deadline = time.monotonic() + 60
+        while not list(root.glob(".streets-*/*/*/*/*.png")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        started.send_signal(number)
+        told = started.communicate(timeout=60)[1]
+    assert started.returncode == 130
+    assert "nothing half-written" in told
+    assert "Traceback" not in told
+    assert everything(tmp_path) == {}
 
 
 class Killed(BaseException):
@@ -201,6 +257,37 @@ def test_video_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(CalibrationDataError, match=r"must be named|no such directory"):
         write_video(tmp_path / name, frames=1, **SHAPE)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_that_lost_frames_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render = StreetScene.render
+
+    class Short(StreetScene):
+        """Its later frames have another size, which OpenCV's writer drops without a word, as it
+        does those that a full disk has no room for."""
+
+        def render(self, index: int) -> streets.StreetFrame:
+            frame = render(self, index)
+            return replace(frame, bgr=frame.bgr[:40]) if index > 2 else frame
+
+    monkeypatch.setattr(dataset, "StreetScene", Short)
+    with pytest.raises(CalibrationDataError, match="only 3 of 5 frames were written"):
+        write_video(tmp_path / "drive.mp4", frames=5, **SHAPE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seconds", ["0", "-3", "601", "9" * 30])
+def test_a_length_that_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        streets.main(["--video", str(tmp_path / "a.mp4"), f"--seconds={seconds}"])
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: --seconds")
+    assert told.count("\n") == 1
 
 
 # --- command line

@@ -1,0 +1,93 @@
+"""What a run is taken up from: ``last.pt``, and whether it was the same run.
+
+A run goes on only as what it began as: the same preset and numbers, and the same ``origin``, which
+says in a few words for each option what was trained on, judged by and begun from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from calibration.cityscapes import FramePair
+from pipeline.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Origin = Mapping[str, str]
+"""By option: what it stood for, as a short text that is the same only for the same content."""
+
+_PARTS = ("step", "best", "config", "preset", "origin", "model", "ema", "optimizer", "log",
+          "scores")  # fmt: skip
+
+
+def digest_frames(frames: Iterable[FramePair]) -> str:
+    """``367 frames, 1a2b3c4d5e6f``: their number, and a hash of their names and file sizes.
+
+    Sizes stand in for contents, which would take minutes to read; the folder they lie in does not
+    count, so a data set may be moved between the parts of a run.
+    """
+    digest, count = hashlib.sha256(), 0
+    for pair in frames:
+        sizes = (pair.image.stat().st_size, pair.label.stat().st_size)
+        digest.update(f"{pair.name} {sizes}\n".encode())
+        count += 1
+    return f"{count} frames, {digest.hexdigest()[:12]}"
+
+
+def read_state(
+    path: Path, device: torch.device, preset: str, config: DataclassInstance, origin: Origin
+) -> dict[str, Any]:
+    """The state in ``path`` as it was saved.
+
+    Raises ``CheckpointError`` when it cannot be read, or was another run's: of another preset,
+    other numbers, other data or another beginning.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        missing = [part for part in _PARTS if part not in state]
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError,
+            TypeError) as error:  # fmt: skip
+        raise CheckpointError(
+            f"'{path}' cannot be read: it is damaged or is no state of a run",
+            hint="remove it to begin again, or choose another --output",
+        ) from error
+    if missing:
+        raise CheckpointError(
+            f"'{path}' lacks '{missing[0]}': it was written by another version",
+            hint="choose another --output; --init takes the best.safetensors beside it",
+        )
+    for name, now in (("preset", preset), ("config", plain(config)), ("origin", dict(origin))):
+        if state[name] != now:
+            raise CheckpointError(
+                f"'{path}' is of another run: {_difference(name, state[name], now)}",
+                hint="use the same options, or another --output",
+            )
+    return dict(state)
+
+
+def plain(config: DataclassInstance) -> dict[str, Any]:
+    """The numbers that decide the steps taken, as plain lists and numbers."""
+    values = asdict(config)
+    values.pop("every", None)  # how often to look changes nothing
+    return {k: _listed(v) for k, v in values.items()}
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _listed(v) for k, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    if not isinstance(before, dict):
+        return f"{name} '{before}', not '{now}'"
+    changed = [k for k in now if before.get(k) != now[k]]
+    return ", ".join(f"{k} {before.get(k)} -> {now[k]}" for k in changed) or f"another {name}"

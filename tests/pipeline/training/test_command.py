@@ -1,0 +1,177 @@
+"""The training command: what it refuses before a step is taken, and what it takes up again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.checkpoints import load_segmenter, save_segmenter
+from models.segmenter import build_segmenter
+from pipeline.console import run_command
+from pipeline.errors import CheckFailedError, CheckpointError, DatasetError
+from pipeline.training.loop import Trainer
+from pipeline.training.score import validation_size
+from scripts.train import main
+from tests.models.helpers import TINY
+from tests.pipeline.training.test_training import make_trainer
+
+SMALL = ("--preset", "edge-s", "--crop", "128x128", "--batch", "2", "--every", "1", "--no-bf16",
+         "--val-shape", "128x128", "--threads", "1", "--device", "cpu")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def _run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: main([str(argument) for argument in arguments]))
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_a_run_goes_on_only_as_what_it_began_as(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "runs [1]" / "a[/b]"  # markup, were it not printed as it is
+    first = tmp_path / "first.safetensors"
+    save_segmenter(build_segmenter(TINY, seed=1), "tiny", first)
+    same = (*SMALL, "--data", f"{streets}:0.5", "--output", output, "--steps", "2")
+    assert _run(*same, "--until", "1") == 0
+    assert str(output) in capsys.readouterr().err
+    relabel = tmp_path / "map.json"
+    relabel.write_text(json.dumps({"bus": "car"}))
+    for more, option in (
+        (("--data", f"{streets}:2"), "--data"),
+        (("--label-map", f"{streets}={relabel}"), "--label-map"),
+        (("--val-shape", "128x256"), "--val-shape"),
+    ):
+        assert _run(*same, *more) == 2, more
+        told = capsys.readouterr().err
+        assert "is of another run" in told
+        assert option in told
+    assert _run(*same, "--json") == 0
+    captured = capsys.readouterr()
+    assert "at step 1" in captured.err
+    assert json.loads(captured.out)["step"] == 2
+    model, preset, _report = load_segmenter(output / "best.safetensors")
+    assert preset.name == "edge-s"
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    for damage in (b"", b"PK\x03\x04 no zip", (output / "last.pt").read_bytes()[:-2000]):
+        (output / "last.pt").write_bytes(damage)
+        assert _run(*same) == 2
+        told = capsys.readouterr().err
+        assert "damaged" in told
+        assert "Traceback" not in told
+
+
+def test_other_weights_to_begin_from_are_another_run(streets: Path, tmp_path: Path) -> None:
+    def trainer(origin: str) -> Trainer:
+        made = make_trainer(streets, tmp_path)
+        made.origin = {"--init": origin}
+        return made
+
+    list(trainer("none").run(until=3))
+    with pytest.raises(CheckpointError, match="--init none -> 12ab"):
+        trainer("12ab").resume()
+    assert trainer("none").resume()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--batch", "1"), "--batch 1: BatchNorm needs 2"),
+        (("--batch", "1" * 21), "argument --batch"),
+        (("--rate", "nan"), "--rate nan"),
+        (("--rate", "1e30"), "--rate 1e+30"),
+        (("--seed", "-1"), "--seed -1"),
+        (("--threads", "99999999"), "--threads 99999999"),
+        (("--data", "{streets}:nan"), ":nan: give a weight above 0"),
+        (("--val-shape", "100x128"), "100"),
+        (("--init", "{tmp}"), "checkpoint '"),
+        (("--output", "{streets}/streets.json"), "--output '"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...],
+    told: str,
+) -> None:  # fmt: skip
+    words = [word.format(streets=streets, tmp=tmp_path) for word in more]
+    output = tmp_path / "run"
+    assert _run(*SMALL, "--data", streets, "--output", output, "--steps", "1", *words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert told in error
+    assert not list(output.glob("*"))
+
+
+@pytest.mark.parametrize("size", ["x", "-1", "2"])
+def test_an_environment_that_describes_no_world(
+    streets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.delenv("RANK", raising=False)
+    assert _run(*SMALL, "--data", streets) == 2
+    assert "torchrun" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_saved(
+    streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(streets, tmp_path)
+    loss = trainer.loss
+    monkeypatch.setattr(
+        trainer, "loss", lambda b: loss(b) * (float("nan") if trainer.step == 4 else 1)
+    )
+    with pytest.raises(CheckFailedError, match="step 5: the loss is nan"):
+        list(trainer.run())
+    again = make_trainer(streets, tmp_path)
+    assert again.resume()
+    assert again.step == 3
+    assert all(bool(torch.isfinite(v).all()) for v in again.ema.values())
+
+
+def test_a_validation_that_fails_costs_no_step(streets: Path, tmp_path: Path) -> None:
+    def unreadable(_network: Any) -> Any:
+        raise DatasetError("a label cannot be read")
+
+    trainer = make_trainer(streets, tmp_path)
+    trainer.validate = unreadable
+    with pytest.raises(DatasetError):
+        list(trainer.run())
+    again = make_trainer(streets, tmp_path)
+    again.validate = lambda _network: np.full(19, 40.0)
+    assert again.resume()
+    assert again.step == 3
+    events = list(again.run())
+    assert [(e.step, e.miou) for e in events] == [(3, 40.0), (4, None), (5, None), (6, 40.0)]
+
+
+def test_a_val_split_without_labels_judges_nothing(streets: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(streets, tmp_path)
+    trainer.validate = lambda _network: np.full(19, np.nan)
+    with pytest.raises(DatasetError, match="no labelled pixel"):
+        list(trainer.run())
+
+
+@pytest.mark.parametrize(
+    ("frame", "size"),
+    [
+        ((360, 480), (384, 512)),
+        ((512, 1024), (512, 1024)),
+        ((1024, 2048), (512, 1024)),
+        ((1080, 1920), (512, 896)),
+        ((60, 60), (128, 128)),
+    ],
+)
+def test_val_frames_keep_their_aspect(frame: tuple[int, int], size: tuple[int, int]) -> None:
+    assert validation_size(frame, 128) == size
