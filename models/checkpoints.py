@@ -9,6 +9,7 @@ Forms are told apart by their keys: a deploy-form FC3 has a bias and no BatchNor
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import re
@@ -70,7 +71,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     ``UnsafeCheckpointError`` if it is a pickle with anything but tensors and plain containers.
     """
     if not path.is_file():
-        raise ModelError(f"checkpoint '{path}' does not exist")
+        wrong = "is a directory" if path.is_dir() else "is not a regular file"
+        raise ModelError(f"checkpoint '{path}' {wrong if path.exists() else 'does not exist'}")
     if path.stat().st_size > MAX_BYTES:
         raise ModelError(f"checkpoint '{path}' is larger than {MAX_BYTES >> 30} GiB: refused")
     if path.suffix == ".safetensors":
@@ -175,6 +177,13 @@ def _copy(model: Segmenter, tensors: Mapping[str, Tensor], path: Path) -> LoadRe
             )
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ModelError(f"checkpoint '{path}': '{key}' holds NaN or infinity")
+        if value.is_floating_point() != target[key].is_floating_point():
+            raise ModelError(
+                f"checkpoint '{path}': '{key}' is {_dtype(value)}, the network has "
+                f"{_dtype(target[key])}: quantized or packed weights are not what is trained"
+            )
+        if key.endswith(".running_var") and bool((value < 0).any()):
+            raise ModelError(f"checkpoint '{path}': '{key}' holds a negative variance")
         fitting[key] = value
         loaded.append(key)
     if not any(key.endswith(".weight") for key in loaded):
@@ -183,6 +192,10 @@ def _copy(model: Segmenter, tensors: Mapping[str, Tensor], path: Path) -> LoadRe
     fresh = tuple(key for key in target if key not in fitting)
     form = form_of(renamed)
     return LoadReport(naming, form, tuple(loaded), tuple(sorted(skipped)), fresh)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def load_segmenter(path: Path, preset: str | None = None) -> tuple[Segmenter, Preset, LoadReport]:
@@ -253,7 +266,12 @@ def _guess_preset(tensors: Mapping[str, Tensor]) -> str | None:
     for preset in PRESETS.values():
         with torch.device("meta"):
             model = build_segmenter(preset, deploy=form_of(tensors) == "deploy")
-        want = {k: tuple(v.shape) for k, v in model.state_dict().items() if k.endswith("weight")}
+        # Refinements of the stem may be fewer than the preset has now: see _empty_like.
+        want = {
+            k: tuple(v.shape)
+            for k, v in model.state_dict().items()
+            if k.endswith("weight") and not k.startswith("backbone.refine.")
+        }
         if all(shapes.get(key) == shape for key, shape in want.items()):
             fits.append(preset.name)
     return fits[0] if len(fits) == 1 else None
@@ -273,6 +291,27 @@ def save_segmenter(
         "activation": model.backbone.config.activation,
     }  # fmt: skip
     write_whole(path, save(tensors, header))
+
+
+def random_checkpoint(preset: str, folder: Path) -> Path:
+    """A file of untrained weights of that preset, always the same, in ``folder``.
+
+    Written anew only where there are others, such as of the preset before a change, or a damaged
+    file: its bytes differ from one writing to the next, and what was built is found by them.
+
+    Raises ``ModelError`` for an unknown preset.
+    """
+    model = build_segmenter(find_preset(preset), seed=0)
+    path = folder / f"random-{preset}.safetensors"
+    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith("auxiliary.")}
+    with contextlib.suppress(ModelError):
+        there, _metadata = read_tensors(path)
+        if there.keys() == wanted.keys() and all(
+            torch.equal(there[name], wanted[name]) for name in wanted
+        ):
+            return path
+    save_segmenter(model, preset, path, {"weights": "random, seed 0"})
+    return path
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -160,7 +160,7 @@ class _Build:
             path, tuning = None, None
             if outcome is None or outcome.verdict.passed:
                 verdict = None if outcome is None else outcome.as_json()
-                again = rebuild_command(options) if backend == "tensorrt" else None
+                again = rebuild_command(options, backend)
                 path = publish(artifact, options.output, name, verdict, rebuild=again)
                 # The engine is there by now, whatever becomes of a minute of measuring.
                 tuning = self.tune(artifact)

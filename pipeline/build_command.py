@@ -7,18 +7,19 @@ from typing import Any
 
 from pipeline.build_options import BuildOptions
 
-_COMMAND = ("python", "scripts/build_engine.py", "--backend", "tensorrt")
+_COMMAND = ("python", "scripts/build_engine.py")
 
 
-def rebuild_command(options: BuildOptions) -> str:
-    """A shell's command for the TensorRT engine of these options, on the machine at hand.
+def rebuild_command(options: BuildOptions, backend: str) -> str:
+    """A shell's command for that back end's engine of these options, on the machine at hand.
 
     What is at its default is left out, but for precision and shape, which tell people which engine
     it is. So are compute capabilities: the hint is for a GPU that those asked for do not include,
     and an engine for none in particular runs there too.
     """
     default = BuildOptions()
-    words = [*_COMMAND, "--precision", options.precision, "--shape", _shape(options.shape)]
+    words = [*_COMMAND] + (["--backend", backend] if backend != default.backend else [])
+    words += ["--precision", options.precision, "--shape", _shape(options.shape)]
 
     def add(option: str, value: Any, usual: Any, spelled: str | None = None) -> None:
         if value == usual:
@@ -43,6 +44,9 @@ def rebuild_command(options: BuildOptions) -> str:
     if options.gate is not None:
         words += ["--max-drop", f"{options.gate.max_drop:.10g}"]
         words += ["--max-class-drop", f"{options.gate.max_class_drop:.10g}"]
+    if backend == "openvino":
+        add("--tune", options.tune is not None, False)
+        return shlex.join(words)
     own, builder = options.tensorrt, options.tensorrt.builder
     add("--flavour", own.flavour, None)
     add("--labels", own.labels, False)

@@ -8,8 +8,8 @@ from pathlib import Path
 from calibration.cityscapes import Cityscapes
 from calibration.streets import write_dataset
 from models import DEFAULT_PRESET
-from models.checkpoints import load_segmenter, save_segmenter, shipped_checkpoint
-from models.segmenter import build_segmenter, find_preset
+from models.checkpoints import load_segmenter, random_checkpoint, shipped_checkpoint
+from models.segmenter import find_preset
 from pipeline.artifact import Artifact
 from pipeline.build_options import BuildOptions
 from pipeline.stage import Notify, StageEvent
@@ -35,20 +35,31 @@ def open_dataset(root: Path | None, output: Path, notify: Notify | None = None) 
     return Cityscapes(folder)
 
 
+def checkpoint_file(given: Path | None, preset: str, folder: Path, *, random: bool) -> Path:
+    """The checkpoint: the given one, untrained weights, or what is shipped for the preset.
+
+    Args:
+        given: by the user, if at all.
+        preset: its name.
+        folder: where untrained weights are kept, so that what was built from them is found again.
+        random: whether the network shall be untrained, always the same.
+
+    Raises:
+        ModelError: no such preset, or none is shipped for it.
+    """
+    if random:
+        return random_checkpoint(preset, folder)
+    return shipped_checkpoint(preset) if given is None else given
+
+
 def find_checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]:
     """(the checkpoint, its preset's name)."""
     if options.preset is not None:
         find_preset(options.preset)  # an unknown name is that, not another checkpoint's
-    if options.random_weights:
-        preset = find_preset(options.preset or DEFAULT_PRESET)
-        path = store.root / f"random-{preset.name}.safetensors"
-        if not path.is_file():
-            model = build_segmenter(preset, seed=0)
-            save_segmenter(model, preset.name, path, {"weights": "random, seed 0"})
-        return checkpoint_artifact(path), preset.name
-    if options.checkpoint is None:
-        preset_name = options.preset or DEFAULT_PRESET
-        return checkpoint_artifact(shipped_checkpoint(preset_name)), preset_name
-    artifact = checkpoint_artifact(options.checkpoint)
-    _model, preset, _report = load_segmenter(options.checkpoint, options.preset)
+    given, named = options.checkpoint, options.preset or DEFAULT_PRESET
+    path = checkpoint_file(given, named, store.root, random=options.random_weights)
+    artifact = checkpoint_artifact(path)
+    if given is None:
+        return artifact, named
+    _model, preset, _report = load_segmenter(given, options.preset)
     return artifact, preset.name

@@ -37,9 +37,10 @@ from pipeline.benchmark.path import path_entries
 from pipeline.benchmark.roofline import roofline
 from pipeline.benchmark.rows import GROUPS, TORCH_DEPLOY, TORCH_TRAIN, compare, make_rows
 from pipeline.benchmark.schema import Benchmark, Network, Roofline
-from pipeline.benchmark.torch_forms import find_checkpoint, torch_entries
+from pipeline.benchmark.torch_forms import torch_entries
 from pipeline.benchmark.turns import Contender, take_turns
 from pipeline.build import DEFAULT_PRESET, BuildOptions, Progress, build
+from pipeline.build_inputs import checkpoint_file
 from pipeline.engines.base import FrameBatch
 from pipeline.engines.opening import open_engine
 from pipeline.engines.setups import default_setup
@@ -118,7 +119,7 @@ def prepare(options: BenchmarkOptions, notify: Notify) -> Prepared:
     preset = options.preset
     if preset is None and options.checkpoint is None:
         preset = DEFAULT_PRESET
-    checkpoint = find_checkpoint(
+    checkpoint = checkpoint_file(
         options.checkpoint, preset or DEFAULT_PRESET, options.engines / STORE,
         random=options.random_weights,
     )  # fmt: skip

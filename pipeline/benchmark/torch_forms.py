@@ -8,58 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.checkpoints import (
-    load_segmenter,
-    read_tensors,
-    save_segmenter,
-    shipped_checkpoint,
-)
+from models.checkpoints import load_segmenter
 from models.locality import inject_locality
-from models.segmenter import BgrFrames, Segmenter, build_segmenter, find_preset
+from models.segmenter import BgrFrames, Segmenter
 from pipeline.benchmark.contenders import TURN_SECONDS, Entries, Entry, Facts
 from pipeline.benchmark.rows import TORCH_DEPLOY, TORCH_TRAIN
 from pipeline.benchmark.turns import Contender, timed
 from pipeline.engines.base import FrameBatch
-from pipeline.errors import CheckpointError, EngineError
-
-
-def find_checkpoint(given: Path | None, preset: str, folder: Path, *, random: bool) -> Path:
-    """The checkpoint file: the given one, the preset's shipped one, or random weights.
-
-    Args:
-        given: by the user, if at all.
-        preset: its name.
-        folder: where random weights are kept, so that what was built from them is found again.
-        random: whether the network shall be untrained, always the same.
-
-    Raises:
-        ModelError: no such preset, or none is shipped for it.
-        CheckpointError: the given file does not exist.
-    """
-    if random:
-        return _random(preset, folder)
-    if given is None:
-        return shipped_checkpoint(preset)
-    if not given.is_file():
-        raise CheckpointError(f"checkpoint '{given}' does not exist")
-    return given
-
-
-def _random(preset: str, folder: Path) -> Path:
-    """Untrained weights, written anew only where those there are others: the file's bytes differ
-    from one writing to the next, and engines are found by them."""
-    model = build_segmenter(find_preset(preset), seed=0)
-    path = folder / f"random-{preset}.safetensors"
-    if path.is_file():
-        there, _metadata = read_tensors(path)
-        wanted = model.state_dict()
-        if there.keys() == wanted.keys() and all(
-            torch.equal(there[name], wanted[name]) for name in wanted
-        ):
-            return path
-    folder.mkdir(parents=True, exist_ok=True)
-    save_segmenter(model, preset, path, {"weights": "random, seed 0"})
-    return path
+from pipeline.errors import EngineError
 
 
 def torch_entries(

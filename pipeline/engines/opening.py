@@ -14,11 +14,11 @@ from platformdirs import user_cache_path
 from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
+from pipeline.engines.rebuild import COMMAND, rebuild_command
 from pipeline.engines.setups import Goal, choose_setup
 from pipeline.errors import ArtifactError, EngineError, MissingDependencyError, UsageError
 
 SUFFIXES = (".xml", ".engine")
-_BUILD = "python scripts/build_engine.py"
 
 
 def manifest_of(path: Path) -> Path:
@@ -60,7 +60,7 @@ def open_engine(
             hint="name an engine in it: a file that ends in .xml, .engine or .onnx",
         )
     if not path.is_file():
-        raise EngineError(f"engine '{path}' does not exist", hint=f"{_BUILD} makes one")
+        raise EngineError(f"engine '{path}' does not exist", hint=f"{COMMAND} makes one")
     _check_meant(path, threads=threads, streams=streams, allow_host_code=allow_host_code)
     if path.suffix == ".onnx":
         from pipeline.engines.onnxruntime import OnnxRuntimeEngine
@@ -117,7 +117,9 @@ def find_engine(folder: Path) -> Path:
             continue
         return path
     why = f"; the newest: {reasons[0]}" if reasons else ""
-    raise EngineError(f"no engine in '{folder}' fits this machine{why}", hint=f"{_BUILD} makes one")
+    raise EngineError(
+        f"no engine in '{folder}' fits this machine{why}", hint=f"{COMMAND} makes one"
+    )
 
 
 def _check_meant(path: Path, *, threads: int, streams: int, allow_host_code: bool) -> None:
@@ -152,16 +154,12 @@ def _again(path: Path) -> str:
     except ArtifactError:
         if path.suffix == ".engine":
             return (
-                f"build it again: {_BUILD} --backend tensorrt, or in a bundle python3 edge.py build"
+                f"build it again: {COMMAND} --backend tensorrt; in a bundle python3 edge.py build"
             )
-        return f"build it again: {_BUILD}"
+        return f"build it again: {COMMAND}"
     if any(not path.with_name(name).is_file() for name in manifest.files):
         return "copy the files that lay beside it along with it, or build it again"
-    if path.suffix == ".engine":
-        from pipeline.engines.tensorrt import rebuild_command
-
-        return f"build it again: {rebuild_command(manifest)}"
-    return f"build it again: {_rebuild_command(Artifact(manifest, manifest_of(path)))}"
+    return f"build it again: {rebuild_command(manifest)}"
 
 
 def _check_tensorrt(artifact: Artifact) -> None:
@@ -175,7 +173,7 @@ def _check_openvino(artifact: Artifact) -> None:
     """Raise ``ArtifactError`` unless the engine was verified with this OpenVINO on such a CPU."""
     facts = artifact.facts
     name = artifact.path.name
-    again = _rebuild_command(artifact)
+    again = rebuild_command(artifact.manifest)
     try:
         here = metadata.version("openvino")
     except metadata.PackageNotFoundError:
@@ -198,12 +196,3 @@ def _short(device: dict[str, object]) -> str:
     features = device.get("features") or ()
     telling = [f for f in features if "vnni" in f or "amx" in f or "bf16" in f or "dp" in f]  # type: ignore[attr-defined]  # JSON
     return ", ".join(telling) or "no int8 instructions"
-
-
-def _rebuild_command(artifact: Artifact) -> str:
-    words = [_BUILD]
-    words += [f"--{o} {artifact.facts[o]}" for o in ("precision", "preset") if o in artifact.facts]
-    shape = artifact.manifest.inputs[0].shape if artifact.manifest.inputs else ()
-    if len(shape) == 4:
-        words.append(f"--shape {shape[1]}x{shape[2]}")
-    return " ".join(words)

@@ -22,6 +22,7 @@ from pipeline.artifact import Manifest, TensorFacts
 from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import CudaMemory, open_memory
+from pipeline.engines.rebuild import rebuild_command
 from pipeline.engines.trt_executor import Request, open_context
 from pipeline.engines.trt_log import LogLine, first_error, make_logger, shortage
 from pipeline.engines.trt_preflight import (
@@ -289,24 +290,6 @@ def built_with(manifest: Manifest, name: str) -> BuiltWith:
         raise ArtifactError(
             f"the manifest of '{name}' does not say what built it: it is no TensorRT engine of ours"
         ) from error
-
-
-def rebuild_command(manifest: Manifest) -> str:
-    """The command that makes an engine like it on this machine, as its build recorded it.
-
-    Older manifests do not hold it; then it is what their other facts tell, which may be too little.
-    """
-    facts = manifest.facts
-    if isinstance(facts.get("rebuild"), str):
-        return " ".join(facts["rebuild"].split())
-    words = ["python scripts/build_engine.py --backend tensorrt"]
-    words.append(f"--precision {facts.get('precision')}")
-    if facts.get("preset"):
-        words.append(f"--preset {facts['preset']}")
-    if manifest.inputs:
-        height, width = manifest.inputs[0].shape[1:3]
-        words.append(f"--shape {height}x{width}")
-    return " ".join(words)
 
 
 def _unverified(manifest: Manifest) -> dict[str, str]:

@@ -11,10 +11,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.checkpoints import load_into, load_segmenter, read_tensors, rename_keys, save_segmenter
+from models.checkpoints import (
+    load_into,
+    load_segmenter,
+    random_checkpoint,
+    read_tensors,
+    rename_keys,
+    save_segmenter,
+)
 from models.errors import ModelError, UnsafeCheckpointError
 from models.locality import inject_locality
-from models.segmenter import PRESETS, Segmenter, build_segmenter
+from models.segmenter import PRESETS, Segmenter, build_segmenter, find_preset
 from tests.models.helpers import TINY, randomise, tiny_segmenter
 
 
@@ -245,3 +252,57 @@ def test_a_failed_write_leaves_what_was_there(
 def test_keys_that_mean_nothing_are_reported() -> None:
     naming, renamed, skipped = rename_keys({"backbone.x": torch.zeros(1)})
     assert (naming, list(renamed), skipped) == ("native", ["backbone.x"], [])
+
+
+@pytest.mark.parametrize("spoil", ["int8", "negative"])
+def test_a_tensor_that_cannot_be_trained_weights_is_named(tmp_path: Path, spoil: str) -> None:
+    path = tmp_path / "t.safetensors"
+    save_segmenter(tiny_segmenter(), "tiny", path)
+    tensors, metadata = read_tensors(path)
+    key = next(k for k in tensors if k.endswith(".running_var"))
+    value = tensors[key]
+    tensors[key] = value.to(torch.int8) if spoil == "int8" else value - 10
+    save_file(tensors, path, metadata)
+    told = "is int8, the network has float32" if spoil == "int8" else "a negative variance"
+    with pytest.raises(ModelError, match=told) as error:
+        load_segmenter(path, "tiny")
+    assert key in str(error.value)
+
+
+def test_what_is_no_file_is_called_what_it_is(tmp_path: Path) -> None:
+    for path, told in (
+        (tmp_path, "is a directory"),
+        (Path(os.devnull), "is not a regular file"),
+        (tmp_path / "none.pth", "does not exist"),
+    ):
+        with pytest.raises(ModelError, match=told):
+            read_tensors(path)
+
+
+def test_weights_from_before_the_stem_was_refined_are_known(tmp_path: Path) -> None:
+    preset = find_preset("edge-m")
+    assert preset.backbone.refine
+    before = replace(preset, backbone=replace(preset.backbone, refine=0))
+    path = tmp_path / "m.safetensors"
+    save_file(build_segmenter(before).state_dict(), path)
+    model, found, _report = load_segmenter(path)
+    assert found.name == "edge-m"
+    assert not model.backbone.refine
+
+
+def test_random_weights_are_written_again_only_where_others_lie(tmp_path: Path) -> None:
+    path = random_checkpoint("tiny", tmp_path / "store")
+    content = path.read_bytes()
+    tensors, metadata = read_tensors(path)
+    assert random_checkpoint("tiny", tmp_path / "store").read_bytes() == content
+    for others in (
+        {key: value + 1 for key, value in tensors.items()},  # of the preset before a change
+        dict(list(tensors.items())[1:]),
+    ):
+        save_file(others, path, metadata)
+        assert random_checkpoint("tiny", tmp_path / "store") == path
+        again, _metadata = read_tensors(path)
+        assert again.keys() == tensors.keys()
+        assert all(torch.equal(again[key], tensors[key]) for key in tensors)
+    path.write_bytes(content[: len(content) // 2])
+    load_segmenter(random_checkpoint("tiny", tmp_path / "store"))

@@ -181,7 +181,9 @@ def test_an_engine_for_another_machine_or_version_says_both_sides(
         patch.setattr(opening, "cpu_model", lambda: "Another CPU")
         with pytest.raises(ArtifactError, match="Another CPU") as error:
             open_engine(int8_build.engine)
+        # Obeyed, it must not build the shipped weights under the same name.
         assert "--shape 64x128" in str(error.value.hint)
+        assert f"--checkpoint {int8_build.options.checkpoint}" in str(error.value.hint)
         with pytest.raises(EngineError, match="fits this machine"):
             find_engine(int8_build.engine.parent)
     with monkeypatch.context() as patch:

@@ -65,7 +65,7 @@ def test_both_engines_lie_side_by_side_from_one_calibration(
         artifact = open_artifact(manifest_of(each.path))
         assert artifact.path == each.path
         assert artifact.facts["backend"] == each.backend
-        again = rebuild_command(both.options) if each.backend == "tensorrt" else None
+        again = rebuild_command(both.options, each.backend)
         assert artifact.facts.get("rebuild") == again
         assert both.quantized is not None
         quantized = both.quantized.manifest.provenance["quantize"]

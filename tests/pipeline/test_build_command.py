@@ -11,9 +11,9 @@ import pytest
 
 from calibration.quantize import QuantizeSettings
 from pipeline.artifact import Manifest
-from pipeline.build import BuildOptions, GateLimits, TensorRTOptions
+from pipeline.build import BuildOptions, GateLimits, TensorRTOptions, TunePace
 from pipeline.build_command import rebuild_command
-from pipeline.engines import tensorrt
+from pipeline.engines import rebuild
 from pipeline.engines.trt_builder import BuilderOptions
 from scripts.build_engine import build_options, build_parser
 
@@ -34,13 +34,25 @@ FULL = BuildOptions(
 )  # fmt: skip
 TUNED = replace(PLAIN, finetune=40)
 RANDOM = replace(PLAIN, random_weights=True, precision="fp16")
+OPENVINO = replace(FULL, backend="openvino", tensorrt=TensorRTOptions(), tune=TunePace())
 
 
-@pytest.mark.parametrize("options", [PLAIN, FULL, TUNED, RANDOM], ids=lambda o: o.precision)
+@pytest.mark.parametrize(
+    "options",
+    [PLAIN, FULL, TUNED, RANDOM, OPENVINO],
+    ids=["plain", "full", "tuned", "random", "cpu"],
+)
 def test_it_parses_to_the_options_it_was_made_of(options: BuildOptions) -> None:
-    program, script, *words = shlex.split(rebuild_command(options))
+    program, script, *words = shlex.split(rebuild_command(options, options.backend))
     assert (program, script) == ("python", "scripts/build_engine.py")
     assert build_options(build_parser().parse_args(words)) == options
+
+
+def test_each_engine_of_a_build_of_all_has_its_own_command() -> None:
+    both = replace(FULL, backend="all")
+    for backend, own in (("openvino", replace(OPENVINO, tune=None)), ("tensorrt", FULL)):
+        _program, _script, *words = shlex.split(rebuild_command(both, backend))
+        assert build_options(build_parser().parse_args(words)) == own
 
 
 def test_every_option_is_thought_of() -> None:
@@ -48,10 +60,10 @@ def test_every_option_is_thought_of() -> None:
     changed = {
         field.name
         for field in fields(BuildOptions)
-        for options in (FULL, TUNED, RANDOM)
+        for options in (FULL, TUNED, RANDOM, OPENVINO)
         if getattr(options, field.name) != getattr(BuildOptions(), field.name)
     }
-    assert {field.name for field in fields(BuildOptions)} - changed == {"tune"}  # OpenVINO's
+    assert {field.name for field in fields(BuildOptions)} == changed
     builder = {
         name
         for name in BuilderOptions.model_fields
@@ -72,4 +84,4 @@ def test_the_hint_is_what_was_recorded(facts: dict[str, Any], said: str) -> None
     manifest = Manifest(
         kind="engine", main="m.engine", files={}, key="", facts={"precision": "int8"} | facts
     )
-    assert tensorrt.rebuild_command(manifest) == said
+    assert rebuild.rebuild_command(manifest) == said

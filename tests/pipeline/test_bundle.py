@@ -24,7 +24,8 @@ from pipeline.build import BuildResult
 from pipeline.bundle import RUNNER_REQUIREMENTS, Bundle, import_closure, make_bundle
 from pipeline.engines.cuda_driver import find_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.engines.tensorrt import built_with, rebuild_command
+from pipeline.engines.rebuild import rebuild_command
+from pipeline.engines.tensorrt import built_with
 from pipeline.errors import ArtifactError, CheckFailedError, EngineError
 from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
 from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH

@@ -25,11 +25,11 @@ from pipeline.benchmark.contenders import (
 )
 from pipeline.benchmark.ort_graph import float_batched_weights
 from pipeline.benchmark.rows import TORCH_DEPLOY, TORCH_TRAIN
-from pipeline.benchmark.torch_forms import find_checkpoint, torch_entries
+from pipeline.benchmark.torch_forms import torch_entries
 from pipeline.build import BuildResult
 from pipeline.engines.base import FrameBatch
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.errors import CheckpointError, EngineError
+from pipeline.errors import EngineError
 
 FRAME: FrameBatch = np.random.default_rng(0).integers(0, 256, (1, 64, 128, 3), np.uint8)
 
@@ -76,18 +76,6 @@ def test_a_deploy_checkpoint_has_no_train_form(tiny_checkpoint: Path, tmp_path: 
     assert entries[TORCH_TRAIN].contender is None
     assert "deploy form already" in (entries[TORCH_TRAIN].reason or "")
     assert run(entries[TORCH_DEPLOY])
-
-
-def test_checkpoints_are_found(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    assert find_checkpoint(tiny_checkpoint, "tiny", tmp_path, random=False) == tiny_checkpoint
-    with pytest.raises(CheckpointError, match="does not exist"):
-        find_checkpoint(tmp_path / "none", "tiny", tmp_path, random=False)
-    random = find_checkpoint(None, "tiny", tmp_path, random=True)
-    content = random.read_bytes()
-    assert find_checkpoint(None, "tiny", tmp_path, random=True).read_bytes() == content
-    random.write_bytes(tiny_checkpoint.read_bytes())  # another network's, as after a change
-    find_checkpoint(None, "tiny", tmp_path, random=True)
-    assert random.read_bytes() != tiny_checkpoint.read_bytes()
 
 
 def test_onnxruntime_runs_both_graphs(int8_build: BuildResult, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from pipeline.artifact import Artifact, open_artifact, sha256_of
 from pipeline.build import BuildResult
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.engines.tensorrt import built_with, open_tensorrt, rebuild_command
+from pipeline.engines.rebuild import rebuild_command
+from pipeline.engines.tensorrt import built_with, open_tensorrt
 from pipeline.errors import ArtifactError, CheckFailedError, EngineError, UsageError
 from pipeline.stage import StageEvent
 from pipeline.stages.build_tensorrt import (
