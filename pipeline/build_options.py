@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from calibration.frames import DEFAULT_COUNT
+from calibration.images import MAX_PIXELS
 from calibration.quantize import QuantizeSettings
 from models import DEFAULT_INJECTION, INJECTION_FORMS
+from pipeline import PRECISIONS
 from pipeline.engines.trt_builder import BuilderOptions
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import UsageError
@@ -15,7 +18,6 @@ from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
 from pipeline.verify import MIN_AGREEMENT
 
 BACKENDS = ("openvino", "tensorrt", "all")
-PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16")
 INJECTIONS = (*INJECTION_FORMS, "auto", "train")
 DEFAULT_SHAPE = (512, 1024)
 
@@ -101,7 +103,7 @@ class BuildOptions:
     batch: int = 1
     opset: int = 17
     dataset: Path | None = None
-    frames: int = 128
+    frames: int = DEFAULT_COUNT
     split: str = "train"
     force_split: bool = False
     output: Path = Path("engines")
@@ -129,6 +131,15 @@ class BuildOptions:
             raise UsageError(f"--min-agreement {given}: give a percentage, 0 to 100")
         if self.random_weights and self.checkpoint is not None:
             raise UsageError("--random-weights and --checkpoint exclude each other")
+        for option, size in (
+            ("--shape", self.shape), ("--calibration-shape", self.calibration_shape or self.shape)
+        ):  # fmt: skip
+            if self.batch * size[0] * size[1] > MAX_PIXELS:
+                batch = f" with --batch {self.batch}" if self.batch > 1 else ""
+                raise UsageError(
+                    f"{option} {size[0]}x{size[1]}{batch}: more than "
+                    f"{MAX_PIXELS // 1_000_000} megapixels in one inference"
+                )
         self._check_finetune()
         if self.calibration_shape is not None and "int8" not in self.precision:
             raise UsageError(f"--calibration-shape means nothing to --precision {self.precision}")
@@ -184,10 +195,12 @@ class BuildOptions:
         check_limits(self.gate.max_drop, self.gate.max_class_drop)
         if self.precision == "fp32":
             raise UsageError(
-                "--max-drop is what may be lost against fp32: --precision fp32 loses nothing"
+                "--max-drop and --max-class-drop are what may be lost against fp32: "
+                "--precision fp32 loses nothing"
             )
         if "int8" in self.precision and self.split == "val":
             raise UsageError(
-                "--max-drop scores the val split, so it cannot be the one that calibrates",
+                "--max-drop and --max-class-drop score the val split, so it cannot be the one "
+                "that calibrates",
                 hint="calibrate on train",
             )

@@ -31,7 +31,13 @@ from typing import Any
 from pipeline.artifact import Artifact, Manifest, TensorFacts, open_artifact, write_whole
 from pipeline.bundle_frames import check_files
 from pipeline.engines.opening import manifest_of
-from pipeline.errors import ArtifactError, CheckFailedError, MissingDependencyError
+from pipeline.errors import (
+    ArtifactError,
+    CheckFailedError,
+    MissingDependencyError,
+    SinkError,
+    UsageError,
+)
 
 BUNDLE_VERSION = 2
 # A runner's own needs; a test holds them to pyproject.toml.
@@ -78,7 +84,11 @@ def make_bundle(
         ArtifactError: no manifest, a file that is not what the manifest says, or the wrong kind.
         CheckFailedError: a quantized graph that TensorRT would build and compute wrongly.
         MissingDependencyError: onnx or onnxruntime is not installed.
+        SinkError: the archive cannot be written.
+        UsageError: a target that is no name for an archive.
     """
+    if target is not None:
+        _check_target(target)
     artifact, graph = _find(source)
     model, facts = _describe(graph, artifact.manifest, labels=labels)
     name = f"{source.stem}-labels" if facts["output"] == "labels" and labels else source.stem
@@ -99,12 +109,25 @@ def make_bundle(
     }
     files["bundle.json"] = json.dumps(about, indent=1, sort_keys=True).encode()
     path = target or Path(f"{name}-bundle.tar.gz")
-    write_whole(path, _archive(name, files))
+    try:
+        write_whole(path, _archive(name, files))
+    except OSError as error:
+        raise SinkError(f"bundle '{path}' cannot be written: {error.strerror}") from error
     return Bundle(path, name)
+
+
+def _check_target(target: Path) -> None:
+    """Raise ``UsageError`` where the archive would not be one, or would take a file's place."""
+    if not target.name.endswith((".tar.gz", ".tgz")):
+        raise UsageError(f"--output {target}: the bundle is a .tar.gz, name it so")
+    if target.is_dir() or (target.exists() and not target.is_file()):
+        raise UsageError(f"--output {target}: is there already and is no archive")
 
 
 def _find(source: Path) -> tuple[Artifact, Path]:
     """(the artifact a file belongs to, the graph in it)."""
+    if source.is_dir():
+        raise ArtifactError(f"'{source}' is a directory: name the .engine or .onnx file in it")
     if not source.is_file():
         raise ArtifactError(f"'{source}' does not exist")
     if source.suffix not in (".engine", ".onnx"):

@@ -36,7 +36,7 @@ def prepare(output: Path) -> None:
             pass
     except OSError as error:
         raise SinkError(
-            f"--output '{output}' cannot be written to: {error.strerror}",
+            f"folder '{output}' cannot be written to: {error.strerror}",
             hint="name a folder that is yours to write",
         ) from error
 

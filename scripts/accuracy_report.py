@@ -20,7 +20,9 @@ import numpy as np
 from rich.markup import escape
 
 from calibration.cityscapes import SPLITS, FramePair, dataset_root
+from calibration.frames import DEFAULT_COUNT
 from models import DEFAULT_INJECTION, INJECTION_FORMS
+from pipeline import PRECISIONS
 from pipeline.console import (
     BUILD_PACKAGES,
     EXIT_INTERRUPTED,
@@ -37,6 +39,7 @@ from pipeline.console import (
     warn,
 )
 from pipeline.errors import UsageError
+from pipeline.publish import prepare
 from pipeline.report import wording
 from pipeline.report.bootstrap import RESAMPLES
 from pipeline.report.frames import CheckedFrames, check_frames
@@ -57,7 +60,8 @@ if TYPE_CHECKING:
 
     from pipeline.build import BuildResult
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16")
+SMALLEST_PATCH = 8
+MAX_RESAMPLES = 1_000_000
 
 
 def build_parser() -> Parser:
@@ -100,8 +104,8 @@ def build_parser() -> Parser:
         help="rank the candidate's layers by what quantizing each alone does (takes minutes)",
     )  # fmt: skip
     add(
-        "--sensitivity-frames", type=positive_int, default=SENSITIVITY_FRAMES, metavar="N",
-        help="frames that rank them (default: %(default)s)",
+        "--sensitivity-frames", type=positive_int, metavar="N",
+        help=f"frames that rank them (default: {SENSITIVITY_FRAMES})",
     )  # fmt: skip
     add(
         "--patch", type=parse_shape, metavar="HxW",
@@ -120,13 +124,15 @@ def build_parser() -> Parser:
     made.add_argument("--shape", type=parse_shape, metavar="HxW")
     made.add_argument("--checkpoint", type=Path, metavar="FILE")
     made.add_argument("--preset", metavar="NAME")
-    made.add_argument("--backend", default="openvino")
+    made.add_argument("--backend", default="openvino", choices=("openvino", "tensorrt"))
     made.add_argument("--injection", default=DEFAULT_INJECTION, choices=(*INJECTION_FORMS, "auto"))
     made.add_argument(
         "--form", default="deploy", choices=("deploy", "train"),
         help="of a candidate that is built; train: branches apart, not injected, for study",
     )  # fmt: skip
-    made.add_argument("--frames", type=positive_int, default=128, help="calibration frames")
+    made.add_argument(
+        "--frames", type=positive_int, default=DEFAULT_COUNT, help="calibration frames"
+    )
     made.add_argument(
         "--engines", type=Path, default=Path("engines"), metavar="DIR", help="where they are kept"
     )
@@ -138,14 +144,18 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     check_limits(options.max_drop, options.max_class_drop)
     exact_frames = parse_exact(options.exact)
+    check_asked(options)
     require("jinja2", extra="report", why="writing the report")
+    prepare(options.output)
     asked = RunOptions(
         output=options.output, max_drop=options.max_drop, max_class_drop=options.max_class_drop,
         exact_frames=exact_frames, patch=options.patch, resamples=options.resamples,
-        seed=options.seed, fresh=options.fresh, sensitivity_frames=options.sensitivity_frames,
+        seed=options.seed, fresh=options.fresh,
+        sensitivity_frames=options.sensitivity_frames or SENSITIVITY_FRAMES,
         dataset={"root": str(dataset_root(options.dataset) or "procedural streets"),
                  "split": options.split, "limit": options.limit},
     )  # fmt: skip
+    frames = checked_frames(options)
     with ExitStack() as stack:
         subjects = open_subjects(options, stack, with_exact=exact_frames != 0)
         backend = subjects.candidate.engine.info.backend
@@ -153,7 +163,6 @@ def main(arguments: list[str] | None = None) -> int:
             raise UsageError("--bisect needs an OpenVINO candidate whose exact graph is at hand")
         if options.sensitivity:
             asked = replace(asked, sensitivity=graphs_to_rank(subjects))
-        frames = checked_frames(options)
         with progress_bar() as bar:
             tasks = {}
 
@@ -178,30 +187,46 @@ def main(arguments: list[str] | None = None) -> int:
     return EXIT_OK if report.passed else EXIT_REGRESSION
 
 
-def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> Subjects:
-    """Open what has a path, build and open what is a precision, find the exact graph."""
+def check_asked(options: Namespace) -> None:
+    """Raise ``UsageError`` for what can be told before anything is built or read."""
     asked = {"--reference": options.reference, "--candidate": options.candidate}
-    found: dict[str, Subject] = {}
+    if options.sensitivity_frames is not None and not options.sensitivity:
+        raise UsageError("--sensitivity-frames means nothing without --sensitivity")
+    if not 0 <= options.seed < 1 << 32:
+        raise UsageError(f"--seed {options.seed}: give a whole number from 0 to {(1 << 32) - 1}")
+    if options.resamples > MAX_RESAMPLES:
+        raise UsageError(f"--resamples {options.resamples}: give {MAX_RESAMPLES} at most")
+    if options.patch is not None and min(options.patch) < SMALLEST_PATCH:
+        raise UsageError(
+            f"--patch {options.patch[0]}x{options.patch[1]}: patches of a network have "
+            f"{SMALLEST_PATCH} pixels or more a side"
+        )
     if options.form == "train" and options.candidate not in PRECISIONS:
         raise UsageError(
             f"--form train is of a candidate that is built: give a precision "
             f"({', '.join(PRECISIONS)}), not a file"
         )
-    host_code = options.allow_host_code
-    if host_code and not any(name.endswith(".engine") for name in asked.values()):
+    if options.allow_host_code and not any(name.endswith(".engine") for name in asked.values()):
         raise UsageError(
             "--allow-host-code: neither --reference nor --candidate names a TensorRT engine "
             "(.engine): leave it out"
         )
     for option, name in asked.items():
-        if name in PRECISIONS:
-            continue
-        path = Path(name)
-        if not path.is_file():
+        if name not in PRECISIONS and not Path(name).is_file():
             raise UsageError(
                 f"{option} {name}: no such engine file, nor a precision ({', '.join(PRECISIONS)})"
             )
-        allow = host_code and path.suffix == ".engine"
+
+
+def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> Subjects:
+    """Open what has a path, build and open what is a precision, find the exact graph."""
+    asked = {"--reference": options.reference, "--candidate": options.candidate}
+    found: dict[str, Subject] = {}
+    for option, name in asked.items():
+        if name in PRECISIONS:
+            continue
+        path = Path(name)
+        allow = options.allow_host_code and path.suffix == ".engine"
         found[option] = opened(path.stem, path, stack, allow_host_code=allow)
     for option, name in asked.items():
         if name in PRECISIONS:
@@ -211,6 +236,11 @@ def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> 
                 injection = "train"
             engine = built(options, name, other, injection).engine
             found[option] = opened(name, engine, stack)
+    if sorted(found["--reference"].files.values()) == sorted(found["--candidate"].files.values()):
+        raise UsageError(
+            f"--reference {options.reference} and --candidate {options.candidate} are the same "
+            "engine, which loses nothing against itself: name two"
+        )
     reference, candidate = told_apart(found["--reference"], found["--candidate"])
     graph = exact_graph_of(candidate)
     exact = opened("exact graph", graph, stack) if graph and with_exact else None

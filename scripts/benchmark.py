@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.markup import escape
 
+from calibration.frames import DEFAULT_COUNT
 from models import DEFAULT_PRESET
 from pipeline.console import (
     BUILD_PACKAGES,
@@ -39,12 +40,17 @@ from pipeline.console import (
     warn,
 )
 from pipeline.errors import UsageError
+from pipeline.publish import prepare
 
 if TYPE_CHECKING:
     from pipeline.benchmark.options import BenchmarkOptions
     from pipeline.benchmark.run import Listener
     from pipeline.benchmark.schema import Benchmark
     from pipeline.stage import StageEvent
+
+
+AGAINST = "torch,onnxruntime,benchmark_app"
+ROUNDS = 7
 
 
 def build_parser() -> Parser:
@@ -62,14 +68,15 @@ def build_parser() -> Parser:
     add("--random-weights", action="store_true", help="an untrained network: speed alone")
     add("--shape", type=parse_shape, default=(512, 1024), metavar="HxW",
         help="of the engine's input (default: 512x1024)")  # fmt: skip
-    add("--against", default="torch,onnxruntime,benchmark_app", metavar="A,B",
-        help="peers, or none (default: %(default)s)")  # fmt: skip
-    add("--rounds", type=positive_int, default=7, metavar="N",
-        help="turns that everyone gets (default: %(default)s)")  # fmt: skip
+    add("--against", metavar="A,B", help=f"peers, or none (default: {AGAINST})")
+    add("--rounds", type=positive_int, metavar="N",
+        help=f"turns that everyone gets (default: {ROUNDS})")  # fmt: skip
     add("--video", type=Path, metavar="FILE", help="clip to segment (default: rendered streets)")
     add("--dataset", metavar="ROOT",
         help="Cityscapes tree, calibrates (default: CITYSCAPES_DATASET, or streets)")  # fmt: skip
-    add("--frames", type=positive_int, default=128, metavar="N", help="calibration frames")
+    add(
+        "--frames", type=positive_int, default=DEFAULT_COUNT, metavar="N", help="calibration frames"
+    )
     add("--engines", type=Path, default=Path("engines"), metavar="DIR",
         help="where engines are built and kept (default: %(default)s)")  # fmt: skip
     add("--roofline", action="store_true",
@@ -88,10 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     require(*BUILD_PACKAGES, extra="build", why="the benchmark")
     from pipeline.benchmark.page import write_page, write_text
 
-    if options.roofline and options.html is not None:
-        raise UsageError(
-            "--html shows a whole benchmark: leave --roofline out, which is part of it"
-        )
+    check_asked(options)
     asked = read_options(options, arguments)
     if asked.random_weights:
         warn("random weights: the labels of these engines mean nothing, only their speed does")
@@ -124,6 +128,24 @@ def main(arguments: list[str] | None = None) -> int:
     return EXIT_OK
 
 
+def check_asked(options: Namespace) -> None:
+    """Raise ``UsageError`` or ``SinkError`` for what minutes of measuring would end in."""
+    if options.roofline:
+        for name in ("html", "against", "rounds", "video"):
+            if getattr(options, name) is not None:
+                raise UsageError(
+                    f"--{name} is of a whole benchmark: leave --roofline out, which is part of it"
+                )
+    outputs = {"--save": options.save, "--html": options.html}
+    files = {option: path.resolve() for option, path in outputs.items() if path is not None}
+    if len(set(files.values())) < len(files):
+        raise UsageError(f"--save and --html are both '{options.save}': name two files")
+    for option, path in files.items():
+        if path.is_dir():
+            raise UsageError(f"{option} {path}: is a directory, give a file in it")
+        prepare(path.parent)
+
+
 def read_options(options: Namespace, arguments: list[str] | None) -> BenchmarkOptions:
     """The command's options as the library's. Raises ``UsageError`` where they contradict."""
     from calibration.cityscapes import dataset_root
@@ -133,7 +155,8 @@ def read_options(options: Namespace, arguments: list[str] | None) -> BenchmarkOp
     return BenchmarkOptions(
         preset=options.preset, checkpoint=options.checkpoint,
         random_weights=options.random_weights, shape=options.shape,
-        against=parse_against(options.against), rounds=options.rounds,
+        against=parse_against(options.against or AGAINST),
+        rounds=options.rounds or ROUNDS,
         dataset=dataset_root(options.dataset), frames=options.frames, engines=options.engines,
         video=options.video, command=shlex.join(["scripts/benchmark.py", *words]),
     )  # fmt: skip

@@ -51,7 +51,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.markup import escape
 
 from calibration import DEFAULT_ESTIMATOR, ESTIMATORS
+from calibration.cityscapes import SPLITS
+from calibration.frames import DEFAULT_COUNT
 from models import DEFAULT_INJECTION, INJECTION_FORMS
+from pipeline import PRECISIONS
 from pipeline.console import (
     BUILD_PACKAGES,
     EXIT_OK,
@@ -73,13 +76,15 @@ if TYPE_CHECKING:
     from pipeline.build import BuildOptions, BuildResult, GateLimits
 
 FINETUNE_STEPS = 200
+# Options that speak of calibration alone.
+_CALIBRATES = ("frames", "split", "force_split", "estimator")
 
 
 def build_parser() -> Parser:
     """Every option of the command."""
     parser = Parser(description=__doc__.partition("\n\nWith --json")[0])
     add = parser.add_argument
-    add("--precision", choices=("fp32", "fp16", "int8", "int8+fp16"), default="int8",
+    add("--precision", choices=PRECISIONS, default="int8",
         help="int8+fp16: TensorRT, with fp16 for the rest (default: %(default)s)")  # fmt: skip
     add("--backend", choices=("openvino", "tensorrt", "all"), default="openvino",
         help="all: both, from one calibration, and where their labels differ")  # fmt: skip
@@ -91,20 +96,21 @@ def build_parser() -> Parser:
     add("--batch", type=positive_int, default=1, metavar="N", help="tiles in one inference")
     add("--dataset", metavar="ROOT",
         help="Cityscapes tree (default: CITYSCAPES_DATASET, or streets)")  # fmt: skip
-    add("--frames", type=positive_int, default=128, metavar="N", help="calibration frames")
+    add("--frames", type=positive_int, metavar="N",
+        help=f"calibration frames (default: {DEFAULT_COUNT})")  # fmt: skip
     add("--calibration-shape", type=parse_shape, metavar="HxW",
         help="find the ranges at this size and carry them to --shape: less memory and time "
         "(default: --shape)")  # fmt: skip
-    add("--split", default="train",
-        help="split they come from; val and test only with --force-split")  # fmt: skip
+    add("--split", choices=SPLITS,
+        help="they come from: val and test only with --force-split (default: train)")  # fmt: skip
     add("--force-split", action="store_true", help="calibrate on val or test; recorded")
     add("--output", type=Path, default=Path("engines"), metavar="DIR")
     add("--injection", choices=(*INJECTION_FORMS, "auto"), default=DEFAULT_INJECTION,
         help="form of locality injection; needed: split the blocks whose long-range weights one "
         "INT8 scale would round away; auto: block by block, what INT8 loses against what "
         "splitting costs, both measured (default: %(default)s)")  # fmt: skip
-    add("--estimator", choices=ESTIMATORS, default=DEFAULT_ESTIMATOR,
-        help="of activation ranges")  # fmt: skip
+    add("--estimator", choices=ESTIMATORS,
+        help=f"of activation ranges (default: {DEFAULT_ESTIMATOR})")  # fmt: skip
     add("--finetune", type=positive_int, nargs="?", const=FINETUNE_STEPS, default=0,
         metavar="STEPS", help="fp32 teaches its INT8 self on the calibration frames, without "
         "labels (%(const)s steps where no number is given)")  # fmt: skip
@@ -203,24 +209,35 @@ def build_options(options: Namespace) -> BuildOptions:
     from calibration.cityscapes import dataset_root
     from calibration.quantize import QuantizeSettings
     from pipeline.build import BuildOptions, TensorRTOptions, TunePace
-    from pipeline.engines.trt_builder import BuilderOptions
+    from pipeline.engines.trt_builder import MAX_WORKSPACE_MIB, BuilderOptions
 
     if not 0 <= options.min_agreement <= 100:
         raise UsageError(f"--min-agreement {options.min_agreement}: give a percentage, 0 to 100")
+    if "int8" not in options.precision:
+        for name in _CALIBRATES:
+            if getattr(options, name):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} means nothing to --precision {options.precision}: "
+                    "only int8 is calibrated",
+                    hint="leave it out",
+                )
+    if (options.workspace or 0) > MAX_WORKSPACE_MIB:
+        raise UsageError(f"--workspace {options.workspace}: give {MAX_WORKSPACE_MIB} at most")
     return BuildOptions(
         precision=options.precision, backend=options.backend, checkpoint=options.checkpoint,
         preset=options.preset, shape=options.shape, batch=options.batch, opset=options.opset,
-        dataset=dataset_root(options.dataset), frames=options.frames, split=options.split,
+        dataset=dataset_root(options.dataset), frames=options.frames or DEFAULT_COUNT,
+        split=options.split or "train",
         force_split=options.force_split, output=options.output, injection=options.injection,
         min_agreement=options.min_agreement / 100, random_weights=options.random_weights,
-        settings=QuantizeSettings(estimator=options.estimator),
+        settings=QuantizeSettings(estimator=options.estimator or DEFAULT_ESTIMATOR),
         tensorrt=TensorRTOptions(
             flavour=options.flavour, labels=options.labels, strict_int8=options.strict_int8,
             builder=BuilderOptions(
                 workspace_mib=options.workspace, optimization_level=options.optimization_level,
                 timing_cache=options.timing_cache, version_compatible=options.version_compatible,
                 hardware=options.hardware,
-                compute_capabilities=tuple(options.compute_capability),
+                compute_capabilities=tuple(dict.fromkeys(options.compute_capability)),
             ),
         ),
         gate=gate_limits(options), search=options.search, finetune=options.finetune,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from calibration.frames import DEFAULT_COUNT
 from models import DEFAULT_INJECTION
 from pipeline.errors import UsageError
 from pipeline.verify import MIN_AGREEMENT
@@ -70,7 +71,7 @@ class BenchmarkOptions:
     against: tuple[str, ...] = PEERS
     rounds: int = ROUNDS
     dataset: Path | None = None
-    frames: int = 128
+    frames: int = DEFAULT_COUNT
     engines: Path = Path("engines")
     injection: str = DEFAULT_INJECTION
     min_agreement: float = MIN_AGREEMENT
@@ -92,4 +93,8 @@ class BenchmarkOptions:
 def parse_against(text: str) -> tuple[str, ...]:
     """``torch,onnxruntime`` -> both; ``none`` -> nobody. Names are checked by the options."""
     names = [part.strip() for part in text.split(",") if part.strip()]
-    return () if names == ["none"] else tuple(dict.fromkeys(names))
+    if names == ["none"]:
+        return ()
+    if "none" in names:
+        raise UsageError(f"--against {text}: none is nobody, so it stands alone")
+    return tuple(dict.fromkeys(names))

@@ -43,6 +43,14 @@ def write_engine(path: Path, channel: int, shape: tuple[int, int] = (HEIGHT, WID
     )
 
 
+def another_file(path: Path) -> Path:
+    """The same graph, by other bytes: not the same engine."""
+    model = onnx.load(path)
+    model.doc_string = "another"
+    onnx.save(model, path)
+    return path
+
+
 def write_classifier(path: Path, classes: int) -> Path:
     """frames -> constant logits (1, classes, H/4, W/4), which is enough to be refused."""
     size = [1, classes, HEIGHT // 4, WIDTH // 4]
@@ -179,7 +187,7 @@ def test_stale_scores_are_never_used(run: Run, tree: Path, tmp_path: Path) -> No
     assert "scored before" not in changed[2]
     assert json.loads(changed[1])["scored_pixels"] > first["scored_pixels"]
     # An engine changes, under the same name.
-    write_engine(tmp_path / "green.onnx", 0)
+    another_file(write_engine(tmp_path / "green.onnx", 0))
     same = run("--json")
     assert "scored before" not in same[2]
     assert same[0] == 0
@@ -287,6 +295,13 @@ def test_bad_options_and_engines_exit_2(run: Run, tmp_path: Path, tree: Path) ->
         ({"limit": "0"}, "positive"),
         ({"patch": "24"}, "HxW"),
         ({"output": str(tmp_path / "file" / "below")}, "cannot be written"),
+        ({"output": str(tmp_path / "file")}, "cannot be written"),
+        ({"candidate": str(tmp_path / "blue.onnx")}, "are the same engine"),
+        ({"seed": "-1"}, "--seed -1: give a whole number"),
+        ({"resamples": "99999999"}, "--resamples 99999999: give 1000000 at most"),
+        ({"patch": "1x1"}, "--patch 1x1: patches of a network"),
+        ({"sensitivity_frames": "3"}, "--sensitivity-frames means nothing without --sensitivity"),
+        ({"backend": "all"}, "--backend"),
     ]
     for options, said in cases:
         code, out, err = run("--json", **options)

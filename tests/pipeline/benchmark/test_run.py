@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from pipeline.benchmark.runner import (
 )
 from pipeline.benchmark.schema import Benchmark, Load, Row
 from pipeline.build import BuildOptions, BuildResult, Progress, build
+from pipeline.console import run_command
 from pipeline.errors import CheckFailedError, EngineError, SourceError, UsageError
 from tests.pipeline.benchmark.samples import NAMES, benchmark
 
@@ -201,3 +203,27 @@ def test_bad_options_are_one_line_and_exit_2() -> None:
     assert done.stdout == ""
     assert "--against caffe: choose from torch" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_minutes_of_measuring_would_end_in_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = runpy.run_path(str(COMMAND))["main"]
+    (tmp_path / "file").write_text("in the way")
+    same = str(tmp_path / "both")
+    for words, said in (
+        (("--roofline", "--html"), "--html is of a whole benchmark"),
+        (("--roofline", "--rounds", "3"), "--rounds is of a whole benchmark"),
+        (("--roofline", "--against", "torch"), "--against is of a whole benchmark"),
+        (("--roofline", "--video", "a.mp4"), "--video is of a whole benchmark"),
+        (("--save", same, "--html", same), "name two files"),
+        (("--save", str(tmp_path)), "is a directory"),
+        (("--save", str(tmp_path / "file" / "a.json")), "cannot be written to"),
+        (("--against", "none,torch"), "none is nobody"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run_command(partial(main, list(words)))
+        assert ended.value.code == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert told.startswith("error: ")
+        assert said in told

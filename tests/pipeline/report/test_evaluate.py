@@ -176,8 +176,8 @@ def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:
     _peak(2, tmp_path / "warm")
     few, many = _peak(5, tmp_path / "few"), _peak(50, tmp_path / "many")
     # 45 more frames of 64x128 with three labels each are 1 MiB of pixels, their records 0.8 MiB.
-    # What grows is the list of 45 names.
-    assert many < few + 16_384
+    # What grows is the list of 45 names; how many frames are under way at once is chance.
+    assert many < few + 65_536
 
 
 def test_engines_that_cannot_be_compared_are_named() -> None:

@@ -164,9 +164,12 @@ def test_graphs_are_found_from_the_engine_in_its_folder(
 
 
 def test_bad_requests_are_one_line(
-    report: Callable[..., tuple[int, dict[str, Any], str]], graphs: Graphs
+    report: Callable[..., tuple[int, dict[str, Any], str]], graphs: Graphs, tmp_path: Path
 ) -> None:
-    code, _found, said = report(graphs.floating)
+    model = onnx.load(graphs.floating)
+    model.doc_string = "another"
+    onnx.save(model, tmp_path / "float.onnx")
+    code, _found, said = report(tmp_path / "float.onnx")
     assert code == 2
     assert "--sensitivity needs a candidate whose Q/DQ graph and float graph" in said
     with pytest.raises(UsageError, match="1 to 64"):

@@ -40,6 +40,8 @@ def words(home: Path, output: Path, *more: str, **options: object) -> list[str]:
         "checkpoint": home / "tiny.safetensors", "dataset": home / "tree", "shape": "64x128",
         "frames": 4, "min_agreement": 50, "output": output, **options,
     }  # fmt: skip
+    if "frames" not in options and str(chosen.get("precision", "int8")).startswith("fp"):
+        del chosen["frames"]  # refused: nothing is calibrated
     return [
         part
         for name, value in chosen.items()

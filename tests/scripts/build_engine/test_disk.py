@@ -33,7 +33,7 @@ def test_an_output_that_refuses_files_exits_2(
     monkeypatch.setattr("pipeline.publish.tempfile.TemporaryFile", refuse)
     code, _out, err = run(tmp_path / "out")
     assert code == 2
-    assert f"--output '{tmp_path / 'out'}' cannot be written to: {os.strerror(reason)}" in err
+    assert f"folder '{tmp_path / 'out'}' cannot be written to: {os.strerror(reason)}" in err
 
 
 def test_a_full_disk_exits_2_and_a_rerun_recovers(
