@@ -48,11 +48,7 @@ RUNNER_REQUIREMENTS = (
 ENTRY = "scripts/edge_box.py"
 RUNNER = "scripts/run_video.py"
 # What edge.py imports of this project when it builds.
-BUILDER_MODULES = (
-    "pipeline.artifact", "pipeline.engines.cuda_pycuda", "pipeline.engines.cuda_python",
-    "pipeline.engines.tensorrt", "pipeline.engines.trt_builder", "pipeline.engines.trt_facts",
-    "pipeline.verify",
-)  # fmt: skip
+BUILDER = "pipeline.bundle_build"
 PACKAGES = ("pipeline", "calibration")
 _DATA_SUFFIXES = (".c", ".h", ".html", ".css", ".js", ".typed")
 
@@ -243,7 +239,7 @@ def _requirements() -> str:
 def _application() -> dict[str, bytes]:
     """The runner's and builder's sources, and the data files beside them, as ``app/...``."""
     root = _root()
-    modules = import_closure(root, (root / RUNNER, *(_source(root, m) for m in BUILDER_MODULES)))
+    modules = import_closure(root, (root / RUNNER, _source(root, BUILDER)))
     folders = {path.parent for path in modules}
     data = {
         path

@@ -19,13 +19,9 @@ import platform
 import shlex
 import shutil
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pipeline.artifact import Manifest
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 BUNDLE_VERSION = 2
@@ -232,138 +228,19 @@ def build(index: dict[str, Any], arguments: list[str]) -> int:
     if lacking:
         fail(f"{', '.join(lacking)} missing", "python3 edge.py says what to install")
     sys.path.insert(0, str(HERE / "app"))
+    from pipeline.bundle_build import BuildRequest, build_engine
     from pipeline.console import run_command
 
-    run_command(lambda: _build(index, options, ["build", *arguments]))
-    return EXIT_OK
-
-
-def _build(index: dict[str, Any], options: argparse.Namespace, given: list[str]) -> int:
-    from pydantic import ValidationError
-
-    from pipeline.artifact import write_whole
-    from pipeline.console import say, warn
-    from pipeline.engines.cuda_driver import find_gpu
-    from pipeline.engines.opening import manifest_of
-    from pipeline.engines.tensorrt import import_flavour, installed_flavours
-    from pipeline.engines.trt_builder import BuilderOptions, build_plan
-    from pipeline.engines.trt_facts import engine_facts
-    from pipeline.engines.trt_preflight import NAMES, cuda_major
-    from pipeline.errors import EngineError, MissingDependencyError, UsageError
-
-    model = index["model"]
-    if options.strict_int8 and "int8" not in model["precision"]:
-        raise UsageError(
-            f"--strict-int8: this bundle's network is {model['precision']}, nothing of it is int8"
-        )
-    here = installed_flavours()
-    flavour = options.flavour or (here[0] if here else None)
-    try:
-        if flavour is None:
-            raise MissingDependencyError("tensorrt", "tensorrt", why="building the engine")
-        trt = import_flavour(flavour, why="building the engine")
-    except MissingDependencyError as error:
-        # The hint would name this project's extras, which a bundle does not have.
-        raise EngineError(str(error), hint="python3 edge.py says where to get it") from error
-    gpu = find_gpu() if flavour == "tensorrt" else None
-    try:
-        settings = BuilderOptions(
-            workspace_mib=options.workspace, optimization_level=options.level,
-            timing_cache=options.timing_cache,
-        )  # fmt: skip
-    except ValidationError as error:
-        raise UsageError(
-            f"--workspace {options.workspace}: {error.errors()[0]['msg'].lower()} (MiB)"
-        ) from error
-    say(f"building with {NAMES[flavour]} {trt.__version__}; this can take minutes")
-    built = build_plan(
-        trt, flavour, (HERE / "model.onnx").read_bytes(), settings, gpu=gpu,
-        cuda=cuda_major(flavour),
+    command = (
+        f"cd {shlex.quote(str(HERE))} && {shlex.join(('python3', 'edge.py', 'build', *arguments))}"
+    )
+    request = BuildRequest(
+        folder=HERE, index=index, engine=engine_path(index), command=command,
+        flavour=options.flavour, workspace=options.workspace, level=options.level,
+        timing_cache=options.timing_cache, strict_int8=options.strict_int8,
     )  # fmt: skip
-    facts = engine_facts(
-        built, model["heavy"], precision=model["precision"], output=model["output"],
-        strict_int8=options.strict_int8,
-        about={key: model[key] for key in ("preset", "patch", "multiply_adds")},
-    )  # fmt: skip
-    facts["rebuild"] = (
-        f"cd {shlex.quote(str(HERE))} && {shlex.join(('python3', 'edge.py', *given))}"
-    )
-    facts |= judge(index, built.plan, facts)
-    engine = engine_path(index)
-    manifest_path = manifest_of(engine)
-    manifest_path.unlink(missing_ok=True)
-    write_whole(engine, built.plan)
-    write_whole(manifest_path, _manifest(index, engine, facts).to_json())
-    for name in facts["float_fallback"]:
-        warn(f"'{name}' was to run in int8 and runs in {facts['nodes'][name]}")
-    for line in facts["warnings"]:
-        warn(f"{NAMES[flavour]}: {line}")
-    if facts["agreement"] is None:
-        warn(f"built, and not compared with its graph: {facts['not_executed']}")
-    else:
-        same = facts["agreement"]["graph"]
-        say(f"{same['labels']:.2%} of labels as its graph, on {same['frames']} frames")
-    say(f"{engine}  ({built.seconds:.0f} s)")
+    run_command(lambda: build_engine(request))
     return EXIT_OK
-
-
-def _manifest(index: dict[str, Any], engine: Path, facts: dict[str, Any]) -> Manifest:
-    from pipeline.artifact import Manifest, TensorFacts, hash_of, sha256_of
-
-    model = index["model"]
-    source = Manifest.from_json((HERE / "model.json").read_bytes())
-    return Manifest(
-        kind="engine",
-        main=engine.name,
-        files={engine.name: sha256_of(engine)},
-        key=hash_of({"bundle": index["files"], "built_with": facts["built_with"]}),
-        inputs=tuple(TensorFacts.from_json(t) for t in model["inputs"]),
-        outputs=tuple(TensorFacts.from_json(t) for t in model["outputs"]),
-        facts=facts,
-        provenance=source.provenance,
-    )
-
-
-def judge(index: dict[str, Any], plan: bytes, facts: dict[str, Any]) -> dict[str, Any]:
-    """Run the engine on the bundle's frames, where it can run: ``agreement``, ``not_executed``.
-
-    Raises ``CheckFailedError`` for an engine that is not the graph it was built from.
-    """
-    import numpy as np
-
-    from pipeline.console import warn
-    from pipeline.engines.cuda_driver import find_gpu
-    from pipeline.engines.tensorrt import open_tensorrt
-    from pipeline.errors import CheckFailedError, EdgeError, EngineError
-    from pipeline.verify import MIN_AGREEMENT, label_agreement
-
-    try:
-        find_gpu()
-    except EngineError as error:
-        return {"agreement": None, "not_executed": str(error)}
-    frames, labels = (
-        np.load(HERE / "check" / f"{name}.npy", allow_pickle=False) for name in ("frames", "labels")
-    )
-    with tempfile.TemporaryDirectory(dir=HERE, prefix=".check-") as folder:
-        path = Path(folder) / f"{index['name']}.engine"
-        path.write_bytes(plan)
-        try:
-            # Host code is allowed: what it carries was put there a moment ago.
-            opened = open_tensorrt(path, _manifest(index, path, facts), allow_host_code=True)
-        except EdgeError as error:
-            if facts["built_with"]["flavour"] == "tensorrt":
-                raise  # it was built here, for here
-            warn(f"the engine does not open here: {error}")
-            return {"agreement": None, "not_executed": str(error)}
-        with opened as engine:
-            found = label_agreement(engine, frames, labels)
-            runtime = dict(engine.info.extra)
-    if not found["labels"] >= MIN_AGREEMENT:
-        raise CheckFailedError(
-            f"the engine is not its graph: they name the same class on {found['labels']:.2%} of "
-            f"positions (asked for {MIN_AGREEMENT:.0%}); nothing was written",
-        )
-    return {"agreement": {"graph": found}, "not_executed": None, "runtime": runtime}
 
 
 def run(index: dict[str, Any], arguments: list[str]) -> int:

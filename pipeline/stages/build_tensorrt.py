@@ -18,13 +18,14 @@ import onnx
 from calibration.frames import FrameList
 from calibration.qdq_lint import heavy_nodes, left_in_float, lint
 from pipeline.artifact import Artifact, Manifest, TensorFacts
-from pipeline.engines.cuda_driver import GpuFacts, find_gpu
+from pipeline.engines.cuda_driver import find_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.engines.tensorrt import import_flavour, open_tensorrt
+from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_builder import BuilderOptions, build_plan
 from pipeline.engines.trt_facts import engine_facts
 from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major, this_platform
-from pipeline.errors import ArtifactError, CheckFailedError, EngineError, MissingDependencyError
+from pipeline.engines.trt_trial import open_fresh
+from pipeline.errors import CheckFailedError, EngineError
 from pipeline.lowering.half import to_half
 from pipeline.lowering.labels import LABELS, append_labels
 from pipeline.stage import Notify, Product, Stage, StageConfig
@@ -195,24 +196,13 @@ class BuildTensorRTStage(Stage):
         stacks: list[npt.NDArray[np.uint8]],
     ) -> dict[str, Any]:  # fmt: skip
         """Run the engine where that is possible and compare it with its graph."""
-        try:
-            gpu: GpuFacts = find_gpu()
-        except EngineError as error:
-            return {"agreement": None, "not_executed": str(error)}
         manifest = Manifest(
             kind="engine", main=ENGINE, files={}, key="", inputs=product.inputs,
             outputs=product.outputs, facts=product.facts,
         )  # fmt: skip
-        try:
-            # Host code is allowed: what it carries was put there a moment ago.
-            engine = open_tensorrt(folder / ENGINE, manifest, allow_host_code=True)
-        except (MissingDependencyError, ArtifactError) as error:
-            return {"agreement": None, "not_executed": f"{error} ({gpu.name})"}
-        except EngineError as error:
-            # Built for a GPU that need not be this one; TensorRT itself builds for none but this.
-            if self.config.flavour == "tensorrt":
-                raise
-            return {"agreement": None, "not_executed": f"{error} ({gpu.name})"}
+        engine = open_fresh(folder / ENGINE, manifest)
+        if isinstance(engine, str):
+            return {"agreement": None, "not_executed": engine}
         with engine, OnnxRuntimeEngine(folder / GRAPH) as exact:
             if self.config.labels:
                 same = [np.mean(engine.infer(s) == exact.infer(s)) for s in stacks]

@@ -9,7 +9,10 @@ import pytest
 from calibration.streets import write_dataset
 from models.segmenter import PRESETS
 from pipeline.build import BuildOptions, BuildResult, build
+from pipeline.bundle import make_bundle
+from pipeline.stages.spellings import TENSORRT_GRAPH
 from tests.models.helpers import TINY, tiny_segmenter
+from tests.pipeline.boxes import unpack
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,17 @@ def int8_options(
 def int8_build(int8_options: BuildOptions) -> BuildResult:
     """An INT8 engine of the tiny network."""
     return build(int8_options)
+
+
+@pytest.fixture(scope="session")
+def tensorrt_graph(int8_build: BuildResult) -> Path:
+    """The Q/DQ graph of that build, as TensorRT is to have it."""
+    assert int8_build.quantized is not None
+    return int8_build.quantized.manifest_path.parent / TENSORRT_GRAPH
+
+
+@pytest.fixture(scope="session")
+def unpacked(tensorrt_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of it that ends in labels, unpacked."""
+    folder = tmp_path_factory.mktemp("box")
+    return unpack(make_bundle(tensorrt_graph, folder / "b.tar.gz", labels=True), folder)

@@ -119,7 +119,8 @@ def test_a_gpu_that_appears_makes_it_another_build(
     inputs = (int8_build.quantized, int8_build.graph)
     before = stage.key(inputs)
     ada = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
-    monkeypatch.setattr("pipeline.stages.build_tensorrt.find_gpu", lambda: ada)
+    for module in ("stages.build_tensorrt", "engines.trt_trial"):
+        monkeypatch.setattr(f"pipeline.{module}.find_gpu", lambda: ada)
     assert stage.key(inputs) != before
 
 
@@ -134,8 +135,9 @@ def test_a_gpu_that_appears_runs_it_and_may_run_its_host_code(
         raise EngineError("engine 'm' is not valid on this machine")
 
     ada = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
-    monkeypatch.setattr("pipeline.stages.build_tensorrt.find_gpu", lambda: ada)
-    monkeypatch.setattr("pipeline.stages.build_tensorrt.open_tensorrt", refuse)
+    for module in ("stages.build_tensorrt", "engines.trt_trial"):
+        monkeypatch.setattr(f"pipeline.{module}.find_gpu", lambda: ada)
+    monkeypatch.setattr("pipeline.engines.trt_trial.open_tensorrt", refuse)
     built = _run(Store(tmp_path), frames, int8_build)
     assert asked == [True]
     assert built.facts["agreement"] is None

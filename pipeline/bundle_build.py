@@ -1,0 +1,166 @@
+"""Building a bundle's engine on the box: what ``edge.py build`` does once all it needs is there.
+
+A bundle holds the graph as TensorRT is to have it, what a builder that cannot read ONNX must know
+of it, and frames with the labels that the exact graph gives them. The engine is held to those.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from pipeline.artifact import Manifest, TensorFacts, hash_of, sha256_of, write_whole
+from pipeline.console import EXIT_OK, say, warn
+from pipeline.engines.cuda_driver import GpuFacts, find_gpu
+from pipeline.engines.cuda_memory import open_memory
+from pipeline.engines.opening import manifest_of
+from pipeline.engines.tensorrt import import_flavour, installed_flavours
+from pipeline.engines.trt_builder import BuilderOptions, build_plan
+from pipeline.engines.trt_facts import engine_facts
+from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major
+from pipeline.engines.trt_trial import open_fresh
+from pipeline.errors import CheckFailedError, EngineError, MissingDependencyError, UsageError
+from pipeline.verify import MIN_AGREEMENT, label_agreement
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build, and how.
+
+    Attributes:
+        folder: the unpacked bundle.
+        index: its table of contents, read and checked.
+        engine: the file to write; its manifest goes beside it.
+        command: the shell's command that was given, for the manifest.
+        flavour: which TensorRT; ``None`` for the one that is installed.
+        workspace: bound on scratch memory, MiB.
+        level: of optimization, 0 to 5.
+        timing_cache: keep timings between builds.
+        strict_int8: a heavy layer that falls back to float is an error.
+    """
+
+    folder: Path
+    index: dict[str, Any]
+    engine: Path
+    command: str
+    flavour: Flavour | None = None
+    workspace: int | None = None
+    level: int | None = None
+    timing_cache: bool = False
+    strict_int8: bool = False
+
+
+def build_engine(request: BuildRequest) -> int:
+    """Build, judge, write, tell; the exit code.
+
+    Raises:
+        UsageError: an option that means nothing here.
+        EngineError: no TensorRT, no GPU where one is needed, or TensorRT refuses.
+        CheckFailedError: an engine that is not the graph it was built from; nothing is written.
+    """
+    model = request.index["model"]
+    if request.strict_int8 and "int8" not in model["precision"]:
+        raise UsageError(
+            f"--strict-int8: this bundle's network is {model['precision']}, nothing of it is int8"
+        )
+    settings = _settings(request)
+    here = installed_flavours()
+    flavour = request.flavour or (here[0] if here else None)
+    try:
+        if flavour is None:
+            raise MissingDependencyError("tensorrt", "tensorrt", why="building the engine")
+        trt = import_flavour(flavour, why="building the engine")
+        gpu = _gpu(flavour)
+    except MissingDependencyError as error:
+        # The hint would name this project's extras, which a bundle does not have.
+        raise EngineError(str(error), hint="python3 edge.py says where to get it") from error
+    say(f"building with {NAMES[flavour]} {trt.__version__}; this can take minutes")
+    built = build_plan(
+        trt, flavour, (request.folder / "model.onnx").read_bytes(), settings, gpu=gpu,
+        cuda=cuda_major(flavour),
+    )  # fmt: skip
+    facts = engine_facts(
+        built, model["heavy"], precision=model["precision"], output=model["output"],
+        strict_int8=request.strict_int8,
+        about={key: model[key] for key in ("preset", "patch", "multiply_adds")},
+    ) | {"rebuild": request.command}  # fmt: skip
+    facts |= _judge(request, built.plan, facts)
+    manifest_path = manifest_of(request.engine)
+    manifest_path.unlink(missing_ok=True)
+    write_whole(request.engine, built.plan)
+    write_whole(manifest_path, _manifest(request, request.engine, facts).to_json())
+    for name in facts["float_fallback"]:
+        warn(f"'{name}' was to run in int8 and runs in {facts['nodes'][name]}")
+    for line in facts["warnings"]:
+        warn(f"{NAMES[flavour]}: {line}")
+    if facts["agreement"] is None:
+        warn(f"built, and not compared with its graph: {facts['not_executed']}")
+    else:
+        same = facts["agreement"]["graph"]
+        say(f"{same['labels']:.2%} of labels as its graph, on {same['frames']} frames")
+    say(f"{request.engine}  ({built.seconds:.0f} s)")
+    return EXIT_OK
+
+
+def _settings(request: BuildRequest) -> BuilderOptions:
+    try:
+        return BuilderOptions(
+            workspace_mib=request.workspace, optimization_level=request.level,
+            timing_cache=request.timing_cache,
+        )  # fmt: skip
+    except ValidationError as error:
+        raise UsageError(
+            f"--workspace {request.workspace}: {error.errors()[0]['msg'].lower()} (MiB)"
+        ) from error
+
+
+def _gpu(flavour: Flavour) -> GpuFacts | None:
+    """The GPU to build on, if TensorRT needs one; what moves frames to it must be here too."""
+    if flavour != "tensorrt":
+        return None
+    gpu = find_gpu()
+    open_memory().close()
+    return gpu
+
+
+def _judge(request: BuildRequest, plan: bytes, facts: dict[str, Any]) -> dict[str, Any]:
+    """Run the engine on the bundle's frames, where it can run: ``agreement``, ``not_executed``."""
+    frames, labels = (
+        np.load(request.folder / "check" / f"{name}.npy", allow_pickle=False)
+        for name in ("frames", "labels")
+    )
+    with tempfile.TemporaryDirectory(dir=request.folder, prefix=".check-") as folder:
+        path = Path(folder) / request.engine.name
+        path.write_bytes(plan)
+        opened = open_fresh(path, _manifest(request, path, facts))
+        if isinstance(opened, str):
+            return {"agreement": None, "not_executed": opened}
+        with opened as engine:
+            found = label_agreement(engine, frames, labels)
+            runtime = dict(engine.info.extra)
+    if not found["labels"] >= MIN_AGREEMENT:
+        raise CheckFailedError(
+            f"the engine is not its graph: they name the same class on {found['labels']:.2%} of "
+            f"positions (asked for {MIN_AGREEMENT:.0%}); nothing was written",
+        )
+    return {"agreement": {"graph": found}, "not_executed": None, "runtime": runtime}
+
+
+def _manifest(request: BuildRequest, engine: Path, facts: dict[str, Any]) -> Manifest:
+    model = request.index["model"]
+    source = Manifest.from_json((request.folder / "model.json").read_bytes())
+    return Manifest(
+        kind="engine",
+        main=engine.name,
+        files={engine.name: sha256_of(engine)},
+        key=hash_of({"bundle": request.index["files"], "built_with": facts["built_with"]}),
+        inputs=tuple(TensorFacts.from_json(t) for t in model["inputs"]),
+        outputs=tuple(TensorFacts.from_json(t) for t in model["outputs"]),
+        facts=facts,
+        provenance=source.provenance,
+    )

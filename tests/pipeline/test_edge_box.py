@@ -1,0 +1,260 @@
+"""An unpacked bundle, used as its user would: by running what is in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+
+from pipeline import bundle_build
+from pipeline.artifact import Manifest, open_artifact
+from pipeline.bundle import make_bundle
+from pipeline.bundle_build import BuildRequest
+from pipeline.engines import trt_trial
+from pipeline.engines.base import FrameBatch, OutputBatch
+from pipeline.engines.cuda_driver import find_gpu
+from pipeline.engines.onnxruntime import OnnxRuntimeEngine
+from pipeline.engines.rebuild import rebuild_command
+from pipeline.engines.tensorrt import built_with
+from pipeline.errors import CheckFailedError, EngineError
+from scripts import edge_box
+from tests.pipeline.boxes import unpack
+
+
+def _edge(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "edge.py", *words], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"COLUMNS": "200"} | environment, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def _bare(folder: Path, packages: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """With a Python that has numpy and OpenCV and nothing else installed."""
+    return subprocess.run(
+        [sys.executable, "-S", "edge.py", *words], cwd=folder, capture_output=True, text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bare_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import cv2
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("site")
+    for module in (np, cv2):
+        package = Path(str(module.__file__)).parent
+        (folder / package.name).symlink_to(package)
+        for libraries in package.parent.glob(f"{package.name}*.libs"):
+            (folder / libraries.name).symlink_to(libraries)
+    for libraries in Path(str(cv2.__file__)).parents[1].glob("opencv*.libs"):
+        (folder / libraries.name).symlink_to(libraries)
+    return folder
+
+
+def test_on_a_bare_python_it_says_what_is_missing(unpacked: Path, bare_packages: Path) -> None:
+    done = _bare(unpacked, bare_packages)
+    assert done.stderr == ""
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert "calibrated on 6 frames of train" in done.stdout
+    assert "all whole" in lines["files"]
+    assert "numpy" not in lines["packages"]
+    assert "opencv" not in lines["packages"]
+    for package in ("pydantic>=2.6", "rich>=13", "platformdirs>=4"):
+        assert package in lines["packages"]
+    assert "missing" in lines["TensorRT"]
+    assert "not built yet" in lines["engine"]
+    assert "next: python3 -m pip install -r" in done.stdout
+    assert done.returncode == 2
+
+
+def test_on_a_bare_python_build_and_run_are_one_line(unpacked: Path, bare_packages: Path) -> None:
+    for words, said in (
+        (["build"], "pydantic>=2.6"),
+        (["run", "streets"], "the engine is not built yet"),
+    ):
+        done = _bare(unpacked, bare_packages, *words)
+        assert done.returncode == 2
+        first = done.stderr.splitlines()[0]
+        assert first.startswith("error: ")
+        assert said in first
+        assert "Traceback" not in done.stderr
+
+
+def _has_gpu() -> bool:
+    try:
+        find_gpu()
+    except EngineError:
+        return False
+    return True
+
+
+def test_the_engine_is_built_from_it(unpacked: Path) -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
+    done = _edge(unpacked, "build", "--flavour", "tensorrt-rtx", "--strict-int8")
+    assert done.returncode == 0, done.stderr
+    index = json.loads((unpacked / "bundle.json").read_text())
+    built = open_artifact(unpacked / f"{index['name']}.engine.json")
+    assert built.path.name == f"{index['name']}.engine"
+    assert built_with(built.manifest, built.path.name).version == trt.__version__
+    assert built.facts["float_fallback"] == []
+    # What --patch-edges draws by.
+    assert (
+        built.facts["patch"] == json.loads((unpacked / "bundle.json").read_text())["model"]["patch"]
+    )
+    assert rebuild_command(built.manifest) == (
+        f"cd {unpacked} && python3 edge.py build --flavour tensorrt-rtx --strict-int8"
+    )
+    assert built.facts["executed"]["gemm int8"] > 0
+    assert "quantize" in built.manifest.provenance
+    if not _has_gpu():
+        done = _edge(unpacked, "run", "streets", "--max-frames", "1", "--headless")
+        assert done.returncode == 2
+        assert "no NVIDIA driver on this machine" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("found", "enough"),
+    [("4.9.9", False), ("4.10.0.84", True), ("4.10", True), ("5", True), ("4.10rc1", True),
+     ("4.8+jetson", False), (None, True)],
+)  # fmt: skip
+def test_a_package_that_is_too_old_is_missing(
+    monkeypatch: pytest.MonkeyPatch, found: str | None, enough: bool
+) -> None:
+    """By what pip recorded; where pip does not know it, by what the module says of itself."""
+    module: Any = ModuleType("thing")
+    monkeypatch.setitem(sys.modules, "thing", module)
+
+    def version(name: str) -> str:
+        assert name == "thing"
+        if by_pip and found is not None:
+            return found
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    for by_pip in (True, False):
+        if not by_pip and found is not None:
+            module.__version__ = found
+        lacking = edge_box.missing_packages(["thing>=4.10", "nothing-there>=1"])
+        assert lacking.pop() == "nothing-there>=1"
+        assert lacking == ([] if enough else [f"thing>=4.10 (here is {found})"])
+
+
+def test_a_refused_option_is_one_line(unpacked: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
+    done = _edge(unpacked, "build", "--flavour", "tensorrt-rtx", "--timing-cache")
+    assert done.returncode == 2
+    assert "has no timing cache" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_damage_is_found_before_anything_is_built(
+    tensorrt_graph: Path, tmp_path: Path, bare_packages: Path
+) -> None:
+    inside = unpack(make_bundle(tensorrt_graph, tmp_path / "b.tar.gz"), tmp_path)
+    with (inside / "model.onnx").open("r+b") as file:
+        file.write(b"damage")
+    done = _edge(inside, "build")
+    assert done.returncode == 2
+    assert "'model.onnx' is not what was packed" in done.stderr
+    assert "DAMAGED: model.onnx" in _bare(inside, bare_packages).stdout
+    index = json.loads((inside / "bundle.json").read_text())
+    (inside / "bundle.json").write_text(json.dumps(index | {"files": {"../../etc/passwd": "0"}}))
+    done = _edge(inside, "build")
+    assert "names a file outside the bundle" in done.stderr
+    for text in ("{", "[]", "{}", '{"version": 2}', '{"version": 2, "files": []}'):
+        (inside / "bundle.json").write_text(text)
+        done = _edge(inside, "check")
+        assert done.returncode == 2
+        assert "altered or half copied" in done.stderr
+        assert "Traceback" not in done.stderr
+    (inside / "bundle.json").write_text('{"version": 1}')
+    assert "this bundle is of version 1" in _edge(inside, "check").stderr
+    (inside / "bundle.json").unlink()
+    assert "there is no bundle here" in _edge(inside, "check").stderr
+
+
+@pytest.mark.parametrize("lost", ["model.json", "app/pipeline/errors.py", "app"])
+def test_the_look_at_a_bundle_survives_what_is_missing(
+    unpacked: Path, tmp_path: Path, bare_packages: Path, lost: str
+) -> None:
+    inside = tmp_path / "box"
+    shutil.copytree(unpacked, inside)
+    if (inside / lost).is_dir():
+        shutil.rmtree(inside / lost)
+    else:
+        (inside / lost).unlink()
+    done = _bare(inside, bare_packages)
+    assert done.stderr == ""
+    assert f"DAMAGED: {lost}" in done.stdout
+    assert "next: copy the archive again and unpack it" in done.stdout
+    assert done.returncode == 2
+
+
+def test_another_engine_is_not_run_from_a_bundle(unpacked: Path) -> None:
+    done = _edge(unpacked, "run", "cam0", "--engine", "other.engine")
+    assert done.returncode == 2
+    assert "leave --engine out" in done.stderr
+
+
+def _request(unpacked: Path, engine: Path) -> BuildRequest:
+    index = json.loads((unpacked / "bundle.json").read_text())
+    return BuildRequest(unpacked, index, engine, "again", flavour="tensorrt-rtx")
+
+
+@pytest.mark.parametrize("faithful", [True, False])
+def test_an_engine_that_is_not_its_graph_is_not_written(
+    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faithful: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The plan is real; the GPU that runs it is ONNX Runtime, or one that reads frames mirrored."""
+    pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
+
+    class Mirrored(OnnxRuntimeEngine):
+        def infer(self, frames: FrameBatch) -> OutputBatch:
+            return super().infer(np.ascontiguousarray(frames[:, :, ::-1]))
+
+    def opened(_path: Path, manifest: Manifest) -> OnnxRuntimeEngine:
+        assert manifest.facts["built_with"]["flavour"] == "tensorrt-rtx"
+        return (OnnxRuntimeEngine if faithful else Mirrored)(unpacked / "model.onnx")
+
+    monkeypatch.setattr(bundle_build, "open_fresh", opened)
+    engine = tmp_path / "m.engine"
+    if faithful:
+        assert bundle_build.build_engine(_request(unpacked, engine)) == 0
+        built = open_artifact(tmp_path / "m.engine.json")
+        assert built.facts["agreement"]["graph"] == {
+            "labels": 1.0, "worst_frame": 1.0, "frames": 3,
+        }  # fmt: skip
+        assert rebuild_command(built.manifest) == "again"
+        assert "100.00% of labels as its graph" in capsys.readouterr().err
+    else:
+        with pytest.raises(CheckFailedError, match="the engine is not its graph"):
+            bundle_build.build_engine(_request(unpacked, engine))
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_that_cannot_run_here_says_why(
+    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
+
+    def none_here() -> NoReturn:
+        raise EngineError("no NVIDIA driver, said the test")
+
+    monkeypatch.setattr(trt_trial, "find_gpu", none_here)
+    assert bundle_build.build_engine(_request(unpacked, tmp_path / "m.engine")) == 0
+    facts = open_artifact(tmp_path / "m.engine.json").facts
+    assert (facts["agreement"], facts["not_executed"]) == (None, "no NVIDIA driver, said the test")
+    assert "not compared with its graph" in capsys.readouterr().err
