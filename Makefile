@@ -11,9 +11,9 @@ help:
 	@echo "make demo      INT8 engine, segmented video and accuracy report, in demo/"
 	@echo "make test      all tests"
 	@echo "make lint      ruff, mypy --strict, formatting"
-	@echo "make sanitize  C kernels under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make sanitize  C kernels under the address, undefined-behaviour and thread sanitizers"
 	@echo "make bench     kernels against NumPy and OpenCV"
-	@echo "make clean     remove what the targets above made"
+	@echo "make clean     remove what the targets above made, but for $(VENV)"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

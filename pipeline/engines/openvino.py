@@ -21,7 +21,6 @@ from pipeline.errors import EngineError, MissingDependencyError
 # What each precision asks the device to compute unquantized layers in; fp16 means the fastest
 # half precision that the device has (BF16 on most CPUs), and the manifest says which ran.
 _HINTS: Mapping[str, str | None] = {"fp32": "f32", "fp16": None, "int8": "f32"}
-PRECISIONS = tuple(_HINTS)
 
 
 def import_openvino() -> Any:

@@ -7,7 +7,7 @@ overlay        labels -> colour, blended onto the frame
 confusion      truth and prediction -> confusion matrix
 """
 
-from pipeline.kernels.axis import Axis, upsample_axis
+from pipeline.kernels.axis import Axis
 from pipeline.kernels.calls import blend_argmax, confusion, cut_tiles, overlay, pick_labels, resize
 from pipeline.kernels.colours import Colours
 from pipeline.kernels.reference import NO_CLASS
@@ -25,5 +25,4 @@ __all__ = [
     "pick_labels",
     "resize",
     "resize_taps",
-    "upsample_axis",
 ]

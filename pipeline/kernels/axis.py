@@ -110,22 +110,6 @@ class Axis:
             raise ValueError("fractions must lie within 0 .. 1")
 
 
-def upsample_axis(cells: int, factor: int = 4) -> Axis:
-    """One tile of ``cells`` cells, sampled ``factor`` times as fine: torch's half-pixel bilinear.
-
-    Sample u lies at grid coordinate (u + 1/2) / factor - 1/2.
-    """
-    position = (np.arange(cells * factor) + 0.5) / factor - 0.5
-    index = np.floor(position)
-    return Axis(
-        size=cells,
-        origins=np.zeros(1, np.int32),
-        weights=np.ones((1, cells), np.float32),
-        cells=(index + 1).astype(np.int32),
-        fractions=(position - index).astype(np.float32),
-    )
-
-
 def _frozen(name: str, value: object, dtype: type[np.generic]) -> npt.NDArray[Any]:
     """A private read-only copy; integers must be integers, so that nothing is truncated."""
     array = np.asarray(value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -211,9 +210,3 @@ class StreamStats:
             if not now - since > self.quiet_after:  # also where it has not begun
                 return 0.0
         return now - since
-
-    def milliseconds(self) -> Iterator[tuple[str, float]]:
-        """(stage, mean milliseconds) of the stages that took place."""
-        for stage, histogram in self.stages.items():
-            if histogram.count:
-                yield stage, histogram.mean * 1e3

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline import kernels
 from pipeline.tiles import TilePlan, plan_tiles
 from tests.benchmarks.kernel_case import CLASSES, TILE, Array, Case, Way, logits_of
+from tests.pipeline.kernels.axes import upsample_axis
 
 
 def running_maximum(planes: Array, size: tuple[int, int]) -> Callable[[], Array]:
@@ -43,7 +44,7 @@ def resize_and_argmax(planes: Array, size: tuple[int, int]) -> Callable[[], Arra
 
 
 def single_tile(labels: Array, logits: Array, threads: int) -> Case:
-    rows, cols = (kernels.upsample_axis(n) for n in logits.shape[1:])
+    rows, cols = (upsample_axis(n) for n in logits.shape[1:])
     out = np.empty(labels.shape, np.uint8)
 
     def ours() -> Array:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.kernels import upsample_axis
 from pipeline.tiles import STRIDE, TilePlan, plan_tiles
+from tests.pipeline.kernels.axes import upsample_axis
 
 SIDE = st.integers(1, 700)
 TILE = st.integers(1, 64).map(lambda n: 4 * n)

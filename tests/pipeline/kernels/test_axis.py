@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.kernels import Axis, upsample_axis
+from pipeline.kernels import Axis
 from pipeline.kernels.axis import MAX_EXTENT
+from tests.pipeline.kernels.axes import upsample_axis
 
 
 def test_half_pixel_positions() -> None:

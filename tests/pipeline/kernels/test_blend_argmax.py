@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.kernels import NO_CLASS, Axis, blend_argmax, reference, upsample_axis
+from pipeline.kernels import NO_CLASS, Axis, blend_argmax, reference
+from tests.pipeline.kernels.axes import upsample_axis
 
 Floats = npt.NDArray[np.float32]
 WILD = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-42, 3e38, -3e38], np.float32)
