@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
+from pipeline.engines.cpu import cpu_count
 from pipeline.errors import SourceError
 from pipeline.video.frames import Pixels
 from pipeline.video.lateness import Haste
@@ -56,6 +57,9 @@ _LONGEST_GRAB: Final = 0.5
 
 _SINGLE_THREAD_PIXELS: Final = 1920 * 1088
 """A live stream up to this size is decoded on one thread: each further thread delays by a frame."""
+_FEW_CPUS: Final = 4
+"""So is a file where the engine has use for every CPU: several threads cost a sixth more time of them,
+and one is still several times as fast as the engine."""
 
 
 class FFmpegReader:
@@ -173,7 +177,8 @@ class FFmpegReader:
     def _prepare_decoder(self) -> None:
         context = self._stream.codec_context
         context.options = {"max_pixels": str(MAX_PIXELS)}
-        if self.live and context.width * context.height <= _SINGLE_THREAD_PIXELS:
+        small = context.width * context.height <= _SINGLE_THREAD_PIXELS
+        if small and (self.live or cpu_count() <= _FEW_CPUS):
             context.thread_count = 1
         else:
             # Not slices: with those, FFmpeg's H.264 decoder does not tell of damaged pictures.

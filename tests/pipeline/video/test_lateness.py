@@ -206,7 +206,7 @@ def test_reader_in_haste_goes_from_keyframe_to_keyframe(tmp_path: Path, frames: 
     coder = {"bf": str(frames), "sc_threshold": "0"}
     clip = write_clip(tmp_path / "clip.mp4", 120, gop=12, coder=coder)
     numbers, reader = read(clip, hurry_between(30, 70, Haste.TO_KEYFRAME))
-    # Files are decoded on several threads, which are some pictures ahead.
+    # Where files are decoded on several threads, those are some pictures ahead.
     begin = numbers.index(30)
     assert numbers[: begin + 1] == list(range(31))
     assert numbers == sorted(numbers)
