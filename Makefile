@@ -21,6 +21,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) -e ".[build,report,train,dev,tensorrt-rtx,cuda]"
 	@touch $@
 
+# On rendered streets whatever CITYSCAPES_DATASET says, so that the demo is the same everywhere.
+demo: export CITYSCAPES_DATASET =
 demo: $(READY)
 	$(BIN)/python scripts/build_engine.py --precision int8 --output demo/engines
 	$(BIN)/python scripts/run_video.py streets --engine demo/engines/edge-m-int8-512x1024.xml \

@@ -153,6 +153,11 @@ def shipped_checkpoint(preset: str) -> Path:
     return path
 
 
+def is_shipped(path: Path) -> bool:
+    """Whether the file is one of those that come with the package."""
+    return path.resolve().parent == WEIGHTS.resolve()
+
+
 def load_into(model: Segmenter, path: Path) -> LoadReport:
     """Copy what the file holds into ``model``, which must be of the file's form.
 

@@ -24,7 +24,7 @@ from models.segmenter import find_preset
 from pipeline.artifact import Artifact
 from pipeline.build_command import rebuild_command
 from pipeline.build_engines import agreements, choose_flavour, open_built
-from pipeline.build_inputs import find_checkpoint, open_dataset
+from pipeline.build_inputs import engine_name, find_checkpoint, open_dataset
 from pipeline.build_options import (
     DEFAULT_SHAPE,
     BuildOptions,
@@ -36,7 +36,7 @@ from pipeline.build_result import BuildResult, BuiltEngine
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import SinkError
 from pipeline.gate import SPLIT, Competitor, Outcome, hold
-from pipeline.publish import prepare, publish, withdraw
+from pipeline.publish import made_otherwise, prepare, publish, withdraw
 from pipeline.report.frames import CheckedFrames, check_frames
 from pipeline.stage import Notify, StageEvent
 from pipeline.stages.build_openvino import BuildOpenVINOConfig, BuildOpenVINOStage
@@ -134,7 +134,7 @@ class _Build:
             if options.calibration_shape not in (None, options.shape):
                 small = self.export(deploy, checkpoint, options.calibration_shape, checking)
             quantized = self.quantize(small, graph, calibrating)
-        name = _name(options, preset)
+        name = engine_name(options, preset, checkpoint.path)
         built, outcomes = self.held(quantized or graph, graph, checking, flavour, scoring)
         searched: dict[str, Any] | None = None
         failed = [backend for backend, found in outcomes.items() if not found.verdict.passed]
@@ -157,14 +157,19 @@ class _Build:
         engines = []
         for backend, artifact in built.items():
             outcome = outcomes.get(backend)
-            path, tuning = None, None
+            path, tuning, replaced = None, None, None
             if outcome is None or outcome.verdict.passed:
                 verdict = None if outcome is None else outcome.as_json()
                 again = rebuild_command(options, backend)
-                path = publish(artifact, options.output, name, verdict, rebuild=again)
+                replaced = made_otherwise(artifact, options.output, name, again)
+                path = publish(
+                    artifact, options.output, name, verdict, rebuild=again,
+                    checkpoint=str(checkpoint.path.absolute()),
+                    replace_other=options.replace_other,
+                )  # fmt: skip
                 # The engine is there by now, whatever becomes of a minute of measuring.
                 tuning = self.tune(artifact)
-                publish(artifact, options.output, name, tuning=tuning)
+                publish(artifact, options.output, path.stem, tuning=tuning)
             else:
                 withdraw(artifact, options.output, name)
             checks = {
@@ -172,7 +177,7 @@ class _Build:
                 "export_error": graph.facts["error"],
                 **agreements(backend, artifact, comparison),
             }
-            engines.append(BuiltEngine(backend, path, artifact, checks, outcome, tuning))
+            engines.append(BuiltEngine(backend, path, artifact, checks, outcome, tuning, replaced))
         kept = ("frames", "labels", "classes")
         return BuildResult(
             options, preset, graph, quantized, tuple(engines),
@@ -331,11 +336,3 @@ class _Build:
                 frames, limits, self.store.root,
                 lambda done, total: self.progress.scored(backend, done, total),
             )  # fmt: skip
-
-
-def _name(options: BuildOptions, preset: str) -> str:
-    height, width = options.shape
-    batch = f"-b{options.batch}" if options.batch > 1 else ""
-    # Never in the place of an engine that is meant to be used.
-    form = "-train" if options.injection == "train" else ""
-    return f"{preset}{form}-{options.precision}-{height}x{width}{batch}"

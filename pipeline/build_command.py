@@ -15,7 +15,8 @@ def rebuild_command(options: BuildOptions, backend: str) -> str:
 
     What is at its default is left out, but for precision and shape, which tell people which engine
     it is. So are compute capabilities: the hint is for a GPU that those asked for do not include,
-    and an engine for none in particular runs there too.
+    and an engine for none in particular runs there too. And so is ``--tune``, which measures one
+    machine and is kept with the engine whether it is asked for again or not.
     """
     default = BuildOptions()
     words = [*_COMMAND] + (["--backend", backend] if backend != default.backend else [])
@@ -45,7 +46,6 @@ def rebuild_command(options: BuildOptions, backend: str) -> str:
         words += ["--max-drop", f"{options.gate.max_drop:.10g}"]
         words += ["--max-class-drop", f"{options.gate.max_class_drop:.10g}"]
     if backend == "openvino":
-        add("--tune", options.tune is not None, False)
         return shlex.join(words)
     own, builder = options.tensorrt, options.tensorrt.builder
     add("--flavour", own.flavour, None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 from calibration.cityscapes import Cityscapes
 from calibration.streets import write_dataset
 from models import DEFAULT_PRESET
-from models.checkpoints import load_segmenter, random_checkpoint, shipped_checkpoint
+from models.checkpoints import is_shipped, load_segmenter, random_checkpoint, shipped_checkpoint
 from models.segmenter import find_preset
 from pipeline.artifact import Artifact
 from pipeline.build_options import BuildOptions
@@ -18,6 +19,7 @@ from pipeline.store import Store
 
 # Enough streets to calibrate with and to look at, where no data set is at hand.
 STREETS_TRAIN, STREETS_VAL = 128, 24
+MOST_OF_A_NAME = 60
 
 
 def open_dataset(root: Path | None, output: Path, notify: Notify | None = None) -> Cityscapes:
@@ -63,3 +65,15 @@ def find_checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]
         return artifact, named
     _model, preset, _report = load_segmenter(given, options.preset)
     return artifact, preset.name
+
+
+def engine_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
+    """What an engine's files are called. Weights that are not shipped are named too."""
+    height, width = options.shape
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", checkpoint.stem)[:MOST_OF_A_NAME]
+    own = is_shipped(checkpoint) or stem in (preset, f"random-{preset}")
+    weights = "" if own else f"-{stem}"
+    batch = f"-b{options.batch}" if options.batch > 1 else ""
+    # Never in the place of an engine that is meant to be used.
+    form = "-train" if options.injection == "train" else ""
+    return f"{preset}{weights}{form}-{options.precision}-{height}x{width}{batch}"

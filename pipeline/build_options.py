@@ -90,6 +90,9 @@ class TunePace:
 class BuildOptions:
     """What to build. Paths and numbers only; see ``scripts/build_engine.py`` for their meaning.
 
+    ``replace_other``: whether the engine may take the place of one of its name that another
+    command made, see ``publish``.
+
     Raises:
         UsageError: an option that is out of range, contradicts another one or means nothing to
             the chosen back end.
@@ -117,6 +120,7 @@ class BuildOptions:
     finetune: int = 0
     calibration_shape: tuple[int, int] | None = None
     tune: TunePace | None = None
+    replace_other: bool = True
 
     def __post_init__(self) -> None:
         for option, value, choices in (

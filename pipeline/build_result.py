@@ -19,7 +19,8 @@ class BuiltEngine:
     """One engine: where it is, and what is known of it.
 
     ``path`` is ``None`` where the gate refused it: then it is not in the output folder. ``tuning``
-    is what ``TuneStage`` found, ``None`` where nothing was tuned.
+    is what ``TuneStage`` found, ``None`` where nothing was tuned. ``other`` is the command that
+    made another engine of its name, if there was one: replaced, or left where it is.
     """
 
     backend: str
@@ -28,6 +29,7 @@ class BuiltEngine:
     checks: dict[str, Any]
     gate: Outcome | None
     tuning: dict[str, Any] | None = None
+    other: str | None = None
 
     @property
     def manifest(self) -> Path | None:

@@ -44,6 +44,7 @@ def prepare(output: Path) -> None:
 def publish(
     built: Artifact, output: Path, name: str, gate: dict[str, Any] | None = None,
     tuning: dict[str, Any] | None = None, rebuild: str | None = None,
+    checkpoint: str | None = None, *, replace_other: bool = True,
 ) -> Path:  # fmt: skip
     """Copy an engine out of the store as ``OUTPUT/NAME.*``; the path of its main file.
 
@@ -58,9 +59,14 @@ def publish(
             leaves an earlier verdict on this very engine where it is.
         tuning: how it runs best on this machine, for the facts under ``tuning``; ``None`` likewise.
         rebuild: the command that builds it again, for the facts under ``rebuild``; likewise.
+        checkpoint: where the checkpoint lay, for the facts under ``checkpoint``; likewise.
+        replace_other: whether it may take the place of an engine that another command made; else
+            it lies beside that one, with a part of its key in its name.
     """
-    found = {"gate": gate, "tuning": tuning, "rebuild": rebuild}
+    found = {"gate": gate, "tuning": tuning, "rebuild": rebuild, "checkpoint": checkpoint}
     found = {key: value for key, value in found.items() if value is not None}
+    if not replace_other and made_otherwise(built, output, name, rebuild) is not None:
+        name = f"{name}-{built.manifest.key[:8]}"
     target = _target(built, output, name)
     manifest_path = manifest_of(target)
     there = _there(built, manifest_path)
@@ -80,6 +86,19 @@ def publish(
         replace(built.manifest, main=target.name, files=files, facts=built.facts | found),
     )
     return target
+
+
+def made_otherwise(built: Artifact, output: Path, name: str, rebuild: str | None) -> str | None:
+    """The command that made the other engine of that name, where there is one that is not this
+    one's own: what is lost if it is replaced."""
+    try:
+        there = read_manifest(manifest_of(_target(built, output, name)))
+    except ArtifactError:
+        return None  # nothing there that anyone could open
+    command = there.facts.get("rebuild")
+    if there.key == built.manifest.key or not isinstance(command, str) or command == rebuild:
+        return None
+    return command
 
 
 def withdraw(built: Artifact, output: Path, name: str) -> None:

@@ -19,18 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from rich.markup import escape
 
-from calibration.cityscapes import SPLITS, FramePair, dataset_root
-from calibration.frames import DEFAULT_COUNT
-from models import DEFAULT_INJECTION, INJECTION_FORMS
+from calibration.cityscapes import FramePair, dataset_root
 from pipeline import PRECISIONS
 from pipeline.console import (
     BUILD_PACKAGES,
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_REGRESSION,
-    Parser,
-    parse_shape,
-    positive_int,
     print_json,
     progress_bar,
     require,
@@ -41,107 +36,31 @@ from pipeline.console import (
 from pipeline.errors import UsageError
 from pipeline.publish import prepare
 from pipeline.report import wording
-from pipeline.report.bootstrap import RESAMPLES
 from pipeline.report.frames import CheckedFrames, check_frames
-from pipeline.report.run import EXACT_FRAMES, SENSITIVITY_FRAMES, RunOptions, Subjects, make_report
+from pipeline.report.options import build_parser, check_asked, parse_exact
+from pipeline.report.run import SENSITIVITY_FRAMES, RunOptions, Subjects, make_report
 from pipeline.report.schema import Report
 from pipeline.report.subjects import (
     Graphs,
     Subject,
+    check_same_weights,
+    checkpoint_of,
     exact_graph_of,
     graphs_of,
     open_subject,
     told_apart,
 )
-from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
+from pipeline.report.verdict import check_limits
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from pipeline.build import BuildResult
 
-SMALLEST_PATCH = 8
-MAX_RESAMPLES = 1_000_000
-
-
-def build_parser() -> Parser:
-    """Every option of the command."""
-    parser = Parser(description=__doc__)
-    add = parser.add_argument
-    add(
-        "--reference", default="fp32", metavar="ENGINE",
-        help=f"an engine's path, or {', '.join(PRECISIONS)}: built as needed (default: fp32)",
-    )  # fmt: skip
-    add("--candidate", default="int8", metavar="ENGINE", help="the same (default: int8)")
-    add(
-        "--dataset",
-        metavar="ROOT",
-        help="Cityscapes tree (default: CITYSCAPES_DATASET, or streets)",
-    )
-    add("--split", default="val", choices=SPLITS)
-    add("--limit", type=positive_int, metavar="N", help="score N frames, spread evenly")
-    add(
-        "--skip-bad", action="store_true", help="leave out frames that cannot be scored, and say so"
-    )
-    add(
-        "--max-drop", type=float, default=MAX_DROP, metavar="POINTS",
-        help="loss of mIoU allowed (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--max-class-drop", type=float, default=MAX_CLASS_DROP, metavar="POINTS",
-        help="loss of one class's IoU allowed (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--exact", default=str(EXACT_FRAMES), metavar="all|N|none",
-        help="frames that the exact Q/DQ graph scores too, slowly (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--bisect", action="store_true",
-        help="where the drop is the engine's, find the first node at fault (takes minutes)",
-    )  # fmt: skip
-    add(
-        "--sensitivity", action="store_true",
-        help="rank the candidate's layers by what quantizing each alone does (takes minutes)",
-    )  # fmt: skip
-    add(
-        "--sensitivity-frames", type=positive_int, metavar="N",
-        help=f"frames that rank them (default: {SENSITIVITY_FRAMES})",
-    )  # fmt: skip
-    add(
-        "--patch", type=parse_shape, metavar="HxW",
-        help="the network's patches in pixels of its input, where the engine does not say",
-    )  # fmt: skip
-    add(
-        "--allow-host-code", action="store_true",
-        help="run the code that a version-compatible TensorRT engine carries; for your own only",
-    )  # fmt: skip
-    add("--output", type=Path, default=Path("report"), metavar="DIR")
-    add("--fresh", action="store_true", help="score all frames again, resume nothing")
-    add("--resamples", type=positive_int, default=RESAMPLES, help="of the bootstrap")
-    add("--seed", type=int, default=0, help="of the bootstrap")
-    add("--json", action="store_true", help="print report.json on stdout")
-    made = parser.add_argument_group("engines that are built, see build_engine.py")
-    made.add_argument("--shape", type=parse_shape, metavar="HxW")
-    made.add_argument("--checkpoint", type=Path, metavar="FILE")
-    made.add_argument("--preset", metavar="NAME")
-    made.add_argument("--backend", default="openvino", choices=("openvino", "tensorrt"))
-    made.add_argument("--injection", default=DEFAULT_INJECTION, choices=(*INJECTION_FORMS, "auto"))
-    made.add_argument(
-        "--form", default="deploy", choices=("deploy", "train"),
-        help="of a candidate that is built; train: branches apart, not injected, for study",
-    )  # fmt: skip
-    made.add_argument(
-        "--frames", type=positive_int, default=DEFAULT_COUNT, help="calibration frames"
-    )
-    made.add_argument(
-        "--engines", type=Path, default=Path("engines"), metavar="DIR", help="where they are kept"
-    )
-    return parser
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, score, write, print."""
-    options = build_parser().parse_args(arguments)
+    options = build_parser(__doc__ or "").parse_args(arguments)
     check_limits(options.max_drop, options.max_class_drop)
     exact_frames = parse_exact(options.exact)
     check_asked(options)
@@ -187,37 +106,6 @@ def main(arguments: list[str] | None = None) -> int:
     return EXIT_OK if report.passed else EXIT_REGRESSION
 
 
-def check_asked(options: Namespace) -> None:
-    """Raise ``UsageError`` for what can be told before anything is built or read."""
-    asked = {"--reference": options.reference, "--candidate": options.candidate}
-    if options.sensitivity_frames is not None and not options.sensitivity:
-        raise UsageError("--sensitivity-frames means nothing without --sensitivity")
-    if not 0 <= options.seed < 1 << 32:
-        raise UsageError(f"--seed {options.seed}: give a whole number from 0 to {(1 << 32) - 1}")
-    if options.resamples > MAX_RESAMPLES:
-        raise UsageError(f"--resamples {options.resamples}: give {MAX_RESAMPLES} at most")
-    if options.patch is not None and min(options.patch) < SMALLEST_PATCH:
-        raise UsageError(
-            f"--patch {options.patch[0]}x{options.patch[1]}: patches of a network have "
-            f"{SMALLEST_PATCH} pixels or more a side"
-        )
-    if options.form == "train" and options.candidate not in PRECISIONS:
-        raise UsageError(
-            f"--form train is of a candidate that is built: give a precision "
-            f"({', '.join(PRECISIONS)}), not a file"
-        )
-    if options.allow_host_code and not any(name.endswith(".engine") for name in asked.values()):
-        raise UsageError(
-            "--allow-host-code: neither --reference nor --candidate names a TensorRT engine "
-            "(.engine): leave it out"
-        )
-    for option, name in asked.items():
-        if name not in PRECISIONS and not Path(name).is_file():
-            raise UsageError(
-                f"{option} {name}: no such engine file, nor a precision ({', '.join(PRECISIONS)})"
-            )
-
-
 def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> Subjects:
     """Open what has a path, build and open what is a precision, find the exact graph."""
     asked = {"--reference": options.reference, "--candidate": options.candidate}
@@ -236,6 +124,8 @@ def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> 
                 injection = "train"
             engine = built(options, name, other, injection).engine
             found[option] = opened(name, engine, stack)
+            if other is not None:
+                check_same_weights(option, found[option], other)
     if sorted(found["--reference"].files.values()) == sorted(found["--candidate"].files.values()):
         raise UsageError(
             f"--reference {options.reference} and --candidate {options.candidate} are the same "
@@ -290,14 +180,23 @@ def built(options: Namespace, precision: str, other: Subject | None, injection: 
         shape = shape or (height, width)
         if preset is None and options.checkpoint is None and other.manifest is not None:
             preset = other.manifest.facts.get("preset")
+    checkpoint = options.checkpoint or (checkpoint_of(other) if other is not None else None)
     say(f"{precision}: building the engine, or finding it in '{options.engines}'")
-    return build(
+    result = build(
         BuildOptions(
-            precision=precision, backend=options.backend, checkpoint=options.checkpoint,
+            precision=precision, backend=options.backend, checkpoint=checkpoint,
             preset=preset, shape=shape or DEFAULT_SHAPE, dataset=dataset_root(options.dataset),
             frames=options.frames, output=options.engines, injection=injection,
+            replace_other=False,
         )
     )  # fmt: skip
+    for each in result.engines:
+        if each.other is not None:
+            warn(
+                f"judging '{each.path}'; the engine of its usual name was built otherwise and is "
+                f"left as it is, --candidate judges it: {each.other}"
+            )
+    return result
 
 
 def checked_frames(options: Namespace) -> CheckedFrames:
@@ -333,15 +232,6 @@ def bisect(graph: Subject, frame: FramePair) -> str | None:
     stack = np.repeat(load(frame, (height, width))[None], batch, 0)
     cut = first_divergence(trace(onnx.load(graph.path), stack))
     return None if cut is None else f"{cut.node} ({cut.kind}), by {cut.error:.1%} of its norm"
-
-
-def parse_exact(text: str) -> int | None:
-    """``all`` -> ``None``, ``none`` -> 0, else a whole number."""
-    if text in ("all", "none"):
-        return None if text == "all" else 0
-    if not text.isdecimal():
-        raise UsageError(f"--exact {text}: give all, none, or a number of frames")
-    return int(text)
 
 
 def tell(report: Report) -> None:

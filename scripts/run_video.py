@@ -34,7 +34,7 @@ from pipeline.video.options import build_parser, read_request
 from pipeline.video.session import Request, Session
 from pipeline.video.summary import counted, describe, truncated
 
-ENGINES = Path(__file__).resolve().parent.parent / "engines"
+ENGINES = Path("engines")  # where build_engine.py puts them unless told otherwise
 COVER_SLOTS = 8
 _LOOKED_AT = 2
 """Signals: at the first the run is to end, at the second it ends."""

@@ -126,7 +126,9 @@ def prepare(options: BenchmarkOptions, notify: Notify) -> Prepared:
 
     def asked(precision: str) -> BuildOptions:
         return BuildOptions(
-            precision=precision, checkpoint=checkpoint, preset=preset, shape=options.shape,
+            precision=precision, checkpoint=options.checkpoint,
+            random_weights=options.random_weights, preset=preset, shape=options.shape,
+            replace_other=False,
             dataset=options.dataset, frames=options.frames, output=options.engines,
             injection=options.injection,
             min_agreement=0.0 if options.random_weights else options.min_agreement,

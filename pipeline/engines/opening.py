@@ -97,13 +97,14 @@ def open_engine(
 
 
 def find_engine(folder: Path) -> Path:
-    """The newest engine in ``folder`` that was built for this machine.
+    """The engine in ``folder`` to run: of those built for this machine the newest in INT8, else the
+    newest. What was built as another's reference is newer than it as often as not.
 
     Raises ``EngineError`` when there is none, saying how to make one.
     """
     candidates = [p for suffix in SUFFIXES for p in folder.glob(f"*{suffix}")]
     reasons = []
-    for path in sorted(candidates, key=lambda p: p.stat().st_mtime, reverse=True):
+    for path in sorted(candidates, key=_preference, reverse=True):
         try:
             artifact = Artifact(read_manifest(manifest_of(path)), manifest_of(path))
             if artifact.kind != "engine" or artifact.path != path:
@@ -120,6 +121,14 @@ def find_engine(folder: Path) -> Path:
     raise EngineError(
         f"no engine in '{folder}' fits this machine{why}", hint=f"{COMMAND} makes one"
     )
+
+
+def _preference(path: Path) -> tuple[bool, float]:
+    try:
+        precision = str(read_manifest(manifest_of(path)).facts.get("precision"))
+    except ArtifactError:
+        precision = ""
+    return "int8" in precision, path.stat().st_mtime
 
 
 def _check_meant(path: Path, *, threads: int, streams: int, allow_host_code: bool) -> None:

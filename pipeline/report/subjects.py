@@ -12,7 +12,7 @@ from pipeline.artifact import Artifact, Manifest, open_artifact, read_manifest, 
 from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.opening import manifest_of, open_engine
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, UsageError
 from pipeline.inference import Segmenter
 from pipeline.report.evaluate import Contestant
 from pipeline.report.schema import FloatLayer, FloatLayers
@@ -224,6 +224,43 @@ def _whole(subject: Subject, name: str) -> Path | None:
     if not path.is_file() or sha256_of(path) != subject.files[name]:
         return None
     return path
+
+
+def checkpoint_of(subject: Subject) -> Path | None:
+    """The file that the subject's weights came from; ``None`` for a bare ONNX file.
+
+    Raises ``UsageError`` where it is no longer there, or holds other weights by now.
+    """
+    weights = _weights(subject)
+    if subject.manifest is None or weights is None:
+        return None
+    name, digest = weights
+    path = Path(str(subject.manifest.facts.get("checkpoint", name)))
+    if path.is_file() and sha256_of(path) == digest:
+        return path
+    raise UsageError(
+        f"'{subject.path}' was made of checkpoint '{path}' ({digest[:12]}), which is "
+        f"{'another file by now' if path.is_file() else 'not there'}",
+        hint="name it with --checkpoint, or give both engines by their paths",
+    )
+
+
+def check_same_weights(option: str, built: Subject, other: Subject) -> None:
+    """Raise ``UsageError`` where an engine was built to be compared with one of other weights."""
+    ours, theirs = _weights(built), _weights(other)
+    if ours is not None and theirs is not None and ours[1] != theirs[1]:
+        raise UsageError(
+            f"{option}: '{other.path}' was made of checkpoint '{theirs[0]}' ({theirs[1][:12]}), "
+            f"not of '{ours[0]}' ({ours[1][:12]}): two networks, not one in two precisions",
+            hint="leave --checkpoint out, or give both engines by their paths",
+        )
+
+
+def _weights(subject: Subject) -> tuple[str, str] | None:
+    """(name, SHA-256) of the checkpoint, if the manifest tells."""
+    found = {} if subject.manifest is None else subject.manifest.provenance.get("checkpoint", {})
+    name, digest = found.get("name"), found.get("sha256")
+    return (str(name), str(digest)) if name and digest else None
 
 
 def patch_of(subject: Subject) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.artifact import Artifact, Manifest, open_artifact, sha256_of
 from pipeline.engines.opening import manifest_of
-from pipeline.publish import publish
+from pipeline.publish import made_otherwise, publish
 
 GATE: dict[str, Any] = {"passed": True, "drop": 0.25}
 TUNING: dict[str, Any] = {"version": 1, "latency": {"chosen": {"streams": 1}}}
@@ -76,3 +76,20 @@ def test_what_was_learnt_of_another_engine_is_forgotten(tmp_path: Path, spoilt: 
         built = engine(tmp_path / "store", b"other weights")
     assert publish(built, tmp_path, "street") == path
     assert facts(path) == {"precision": "int8"}
+
+
+def test_another_commands_engine_is_left_where_it_is(tmp_path: Path) -> None:
+    first, second = engine(tmp_path / "store", b"mine"), engine(tmp_path / "store", b"theirs")
+    path = publish(first, tmp_path, "street", rebuild="build --checkpoint mine")
+    assert made_otherwise(first, tmp_path, "street", "build") is None  # the very same engine
+    assert made_otherwise(second, tmp_path, "street", "build --checkpoint mine") is None  # updated
+    assert made_otherwise(second, tmp_path, "none", "build") is None
+    assert made_otherwise(second, tmp_path, "street", "build") == "build --checkpoint mine"
+    beside = publish(second, tmp_path, "street", rebuild="build", replace_other=False)
+    assert beside.name == f"street-{b'theirs'.hex()[:8]}.xml"
+    assert path.with_suffix(".bin").read_bytes() == b"mine"
+    assert beside.with_suffix(".bin").read_bytes() == b"theirs"
+    assert publish(second, tmp_path, "street", rebuild="build", replace_other=False) == beside
+    assert publish(second, tmp_path, "street", rebuild="build") == path
+    assert path.with_suffix(".bin").read_bytes() == b"theirs"
+    assert facts(path)["rebuild"] == "build"

@@ -20,10 +20,11 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.cityscapes import TRAIN_IDS_TO_LABEL_IDS
 from pipeline.console import run_command
 from pipeline.report.evaluate import evaluate
+from pipeline.report.options import parse_exact
 from pipeline.report.records import StateFile
 from pipeline.report.run import STATE_NAME
 from pipeline.report.schema import Report
-from scripts.accuracy_report import main, parse_exact
+from scripts.accuracy_report import main
 
 HEIGHT, WIDTH = 48, 64
 FRAMES = 5

@@ -58,8 +58,8 @@ _LONGEST_GRAB: Final = 0.5
 _SINGLE_THREAD_PIXELS: Final = 1920 * 1088
 """A live stream up to this size is decoded on one thread: each further thread delays by a frame."""
 _FEW_CPUS: Final = 4
-"""So is a file where the engine has use for every CPU: several threads cost a sixth more time of them,
-and one is still several times as fast as the engine."""
+"""So is a file where the engine has use for every CPU: several threads cost a sixth more of their
+time, and one is still several times as fast as the engine."""
 
 
 class FFmpegReader:

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.artifact import hash_of, open_artifact, read_manifest, write_whole
 from pipeline.build import BuildOptions, BuildResult, TunePace, build
+from pipeline.build_parser import build_options, build_parser
 from pipeline.engines import setups
 from pipeline.engines.cpu import cpu_count, cpu_model
 from pipeline.engines.opening import manifest_of, open_engine
@@ -93,8 +94,9 @@ def test_the_manifest_has_it_and_the_store_is_as_it_was(
     manifest = read_manifest(tuned.manifest)
     assert manifest.facts["tuning"] == tuning_of(tuned)
     untuned = read_manifest(int8_build.manifest)
-    assert replace(manifest, facts={**manifest.facts, "tuning": None}) == replace(
-        untuned, facts={**untuned.facts, "tuning": None}
+    own: dict[str, Any] = {"tuning": None, "rebuild": None}  # the command names the folder
+    assert replace(manifest, facts=manifest.facts | own) == replace(
+        untuned, facts=untuned.facts | own
     )
     (one,) = (tuned.options.output / ".store").glob(f"build-openvino-{manifest.key[:20]}")
     other = int8_options.output / ".store" / one.name
@@ -196,16 +198,16 @@ def test_tensorrt_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match=r"--tune measures .*TensorRT"):
         BuildOptions(backend="tensorrt", tune=TunePace())
     assert BuildOptions(backend="all", tune=TunePace()).tune is not None
-    words = build_engine.build_parser().parse_args(["--backend", "tensorrt", "--tune"])
+    words = build_parser("").parse_args(["--backend", "tensorrt", "--tune"])
     with pytest.raises(UsageError, match="--tune"):
-        build_engine.build_options(words)
+        build_options(words)
 
 
 def test_the_command_says_what_it_chose_and_that_it_was_found(
     options: BuildOptions, tuned: BuildResult, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("pipeline.build.TunePace", lambda: QUICK)
+    monkeypatch.setattr("pipeline.build_options.TunePace", lambda: QUICK)
     words = [
         "--checkpoint", options.checkpoint, "--shape", "64x128", "--dataset", options.dataset,
         "--frames", "6", "--min-agreement", "50", "--output", options.output, "--tune", "--json",

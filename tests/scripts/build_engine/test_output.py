@@ -8,7 +8,7 @@ from pathlib import Path
 from calibration.quantize import QuantizeSettings
 from pipeline.artifact import open_artifact
 from pipeline.build_options import TensorRTOptions
-from scripts.build_engine import build_options, build_parser
+from pipeline.build_parser import build_options, build_parser
 from tests.scripts.build_engine.command import NAME, Made, Run, left_in, process, words
 
 
@@ -49,7 +49,7 @@ def test_help_is_on_stdout_and_names_every_option() -> None:
 
 
 def test_the_estimator_is_the_librarys_default(home: Path, tmp_path: Path) -> None:
-    asked = build_options(build_parser().parse_args(words(home, tmp_path)))
+    asked = build_options(build_parser("").parse_args(words(home, tmp_path)))
     assert asked.settings == QuantizeSettings()
     assert asked.gate is None
     assert asked.tensorrt == TensorRTOptions()

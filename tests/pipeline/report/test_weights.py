@@ -1,0 +1,121 @@
+"""The report compares one network in two precisions: never two by accident."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.checkpoints import save_segmenter
+from pipeline.artifact import open_artifact
+from pipeline.build import BuildOptions, BuildResult, build
+from pipeline.console import run_command
+from pipeline.engines.opening import find_engine, manifest_of
+from pipeline.errors import UsageError
+from pipeline.report.subjects import checkpoint_of, open_subject
+from scripts import accuracy_report
+from tests.models.helpers import tiny_segmenter
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Path:
+    """Another network's weights, of the same preset."""
+    path = tmp_path / "others.safetensors"
+    save_segmenter(tiny_segmenter(seed=7), "tiny", path)
+    return path
+
+
+@pytest.fixture
+def engines(int8_build: BuildResult, tmp_path: Path) -> Path:
+    """A folder of engines and its store that a test may fill."""
+    folder = tmp_path / "engines"
+    shutil.copytree(int8_build.engine.parent, folder)
+    return folder
+
+
+@pytest.fixture
+def run(
+    streets: Path, tmp_path: Path, engines: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Run:  # fmt: skip
+    """Runs the report; (exit code, stderr in one line)."""
+    monkeypatch.delenv("CITYSCAPES_DATASET", raising=False)
+
+    def command(*words: object) -> tuple[int, str]:
+        given = ["--dataset", streets, "--output", tmp_path / "out", "--resamples", 20,
+                 "--engines", engines, "--frames", 6, "--max-drop", 99, "--max-class-drop", 100,
+                 *words]  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            run_command(lambda: accuracy_report.main([str(word) for word in given]))
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, " ".join(capsys.readouterr().err.split())
+
+    return command
+
+
+def test_the_reference_is_built_of_the_candidates_own_weights(
+    run: Run, engines: Path, int8_build: BuildResult, others: Path
+) -> None:
+    candidate = engines / int8_build.engine.name
+    code, told = run("--candidate", candidate)
+    assert code in (0, 1), told
+    reference = open_artifact(manifest_of(engines / "tiny-fp32-64x128.xml"))
+    assert (
+        reference.manifest.provenance["checkpoint"]
+        == (open_artifact(manifest_of(candidate)).manifest.provenance["checkpoint"])
+    )
+    code, told = run("--candidate", candidate, "--checkpoint", others)
+    assert code == 2
+    assert "two networks, not one in two precisions" in told
+
+
+def test_weights_that_changed_since_are_noticed(
+    int8_build: BuildResult, int8_options: BuildOptions, tmp_path: Path, others: Path
+) -> None:
+    mine = tmp_path / "mine.safetensors"
+    assert int8_options.checkpoint is not None
+    shutil.copy(int8_options.checkpoint, mine)
+    result = build(
+        BuildOptions(
+            precision="fp32", checkpoint=mine, shape=(64, 128), dataset=int8_options.dataset,
+            output=tmp_path / "engines",
+        )
+    )  # fmt: skip
+    assert result.engine.name == "tiny-mine-fp32-64x128.xml"  # not the name of the shipped ones
+    subject = open_subject("mine", result.engine)
+    try:
+        assert checkpoint_of(subject) == mine
+        shutil.copy(others, mine)
+        with pytest.raises(UsageError, match="which is another file by now"):
+            checkpoint_of(subject)
+        mine.unlink()
+        with pytest.raises(UsageError, match="which is not there"):
+            checkpoint_of(subject)
+    finally:
+        subject.engine.close()
+
+
+def test_a_report_never_takes_the_place_of_an_engine_built_otherwise(
+    run: Run, engines: Path, int8_build: BuildResult, int8_options: BuildOptions
+) -> None:
+    path = engines / int8_build.engine.name
+    before = path.with_suffix(".bin").read_bytes()
+    code, told = run("--checkpoint", int8_options.checkpoint, "--shape", "64x128", "--frames", 2)
+    assert code in (0, 1), told
+    assert path.with_suffix(".bin").read_bytes() == before
+    assert "was built otherwise and is left as it is" in told
+    assert len(list(engines.glob("tiny-int8-64x128-*.xml"))) == 1
+
+
+def test_the_engine_to_run_is_the_int8_one(
+    run: Run, engines: Path, int8_build: BuildResult
+) -> None:
+    """Though the report built fp32 after it."""
+    run("--candidate", engines / int8_build.engine.name)
+    newest = max(engines.glob("*.xml"), key=lambda path: path.stat().st_mtime)
+    assert "-fp32-" in newest.name
+    assert "-int8-" in find_engine(engines).name
