@@ -36,7 +36,7 @@ class BuildRequest:
         folder: the unpacked bundle.
         index: its table of contents, read and checked.
         engine: the file to write; its manifest goes beside it.
-        command: the shell's command that was given, for the manifest.
+        about: facts for the manifest: the command that was given, and of which bundle.
         flavour: which TensorRT; ``None`` for the one that is installed.
         workspace: bound on scratch memory, MiB.
         level: of optimization, 0 to 5.
@@ -47,7 +47,7 @@ class BuildRequest:
     folder: Path
     index: dict[str, Any]
     engine: Path
-    command: str
+    about: dict[str, Any]
     flavour: Flavour | None = None
     workspace: int | None = None
     level: int | None = None
@@ -88,7 +88,7 @@ def build_engine(request: BuildRequest) -> int:
         built, model["heavy"], precision=model["precision"], output=model["output"],
         strict_int8=request.strict_int8,
         about={key: model[key] for key in ("preset", "patch", "multiply_adds")},
-    ) | {"rebuild": request.command}  # fmt: skip
+    ) | request.about  # fmt: skip
     facts |= _judge(request, built.plan, facts)
     manifest_path = manifest_of(request.engine)
     manifest_path.unlink(missing_ok=True)

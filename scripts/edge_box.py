@@ -2,7 +2,8 @@
 """Build and run the bundled network on this machine.
 
     python3 edge.py                  say what is here, what is missing and where to get it
-    python3 edge.py build            build the engine for this machine's GPU
+    python3 edge.py build            make the engine one of this machine: built for its GPU, or
+                                     proven on its CPU
     python3 edge.py run SOURCE ...   segment a camera, file or stream (options of run_video.py)
 
 Until it has found what it needs, this file uses nothing but Python itself.
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-BUNDLE_VERSION = 2
+BUNDLE_VERSION = 3
 MAX_INDEX_BYTES = 64 << 20
 # Modules by the distribution that holds them, where the names differ.
 MODULES = {"opencv-python": "cv2", "prometheus-client": "prometheus_client"}
@@ -56,8 +57,8 @@ def read_index() -> dict[str, Any]:
     version = index.get("version", 0) if isinstance(index, dict) else 0
     if version not in (0, BUNDLE_VERSION):
         fail(f"this bundle is of version {version}, edge.py reads {BUNDLE_VERSION}")
-    kinds = (("name", str), ("model", dict), ("requirements", list), ("files", dict))
-    if not version or not all(isinstance(index.get(key), kind) for key, kind in kinds):
+    kinds = {"name": str, "backend": str, "model": dict, "requirements": list, "files": dict}
+    if not version or not all(isinstance(index.get(key), kind) for key, kind in kinds.items()):
         fail(f"'{path}' is not a bundle's index: it was altered or half copied")
     return index
 
@@ -149,6 +150,11 @@ def gpu_line() -> tuple[bool, str]:
     return True, f"{gpu.name}, compute capability {gpu.sm}, driver for CUDA {version}"
 
 
+def on_gpu(index: dict[str, Any]) -> bool:
+    """Whether TensorRT runs it; else OpenVINO does, on the CPU."""
+    return bool(index["backend"] == "tensorrt")
+
+
 def describe(index: dict[str, Any]) -> None:
     """Print what the network is. Of a bundle whose files are whole."""
     model = index["model"]
@@ -174,52 +180,74 @@ def check(index: dict[str, Any]) -> int:
     release = jetpack()
     if release:
         print(f"  Jetson     {release}")
-    ready, said = gpu_line() if not wrong else (False, "not asked: files are damaged")
-    print(f"  GPU        {said}")
     lacking = missing_packages(index["requirements"])
     print(f"  packages   {'all here' if not lacking else 'missing: ' + ', '.join(lacking)}")
-    flavours = tensorrt_flavours()
-    listed = ", ".join(f"{name} {version}" for name, version in flavours.items())
-    print(f"  TensorRT   {listed or 'missing'}")
-    cuda = cuda_package()
-    print(f"  CUDA       {cuda or 'missing: pycuda or cuda-python'}")
     compiler = shutil.which(os.environ.get("CC", "cc"))
     print(f"  compiler   {compiler or 'missing: kernels run in NumPy, several times as slow'}")
-    engine = engine_path(index)
-    print(f"  engine     {engine.name if engine.is_file() else 'not built yet'}")
     todo = []
     if wrong:
         todo.append("copy the archive again and unpack it")
     if lacking:
         todo.append(f"python3 -m pip install -r {HERE / 'requirements.txt'}")
+    if on_gpu(index):
+        todo += check_gpu(release, whole=not wrong)
+    trouble = "" if wrong else not_of_this_bundle(index)
+    print(f"  engine     {trouble or engine_path(index).name}")
+    build_next = [] if todo or wrong or not trouble else ["python3 edge.py build"]
+    for step in todo + build_next:
+        print(f"next: {step}")
+    return EXIT_MISSING if todo else EXIT_OK
+
+
+def check_gpu(release: str | None, *, whole: bool) -> list[str]:
+    """Print what TensorRT needs and finds; what there is to do about it."""
+    ready, said = gpu_line() if whole else (False, "not asked: files are damaged")
+    print(f"  GPU        {said}")
+    flavours = tensorrt_flavours()
+    listed = ", ".join(f"{name} {version}" for name, version in flavours.items())
+    print(f"  TensorRT   {listed or 'missing'}")
+    cuda = cuda_package()
+    print(f"  CUDA       {cuda or 'missing: pycuda or cuda-python'}")
+    todo = []
     if not flavours:
         todo.append(
             "sudo apt install python3-libnvinfer" if release else "python3 -m pip install tensorrt"
         )
     if not cuda:
         todo.append("python3 -m pip install cuda-bindings (of your CUDA's major version)")
-    if not ready and not wrong:
+    if not ready and whole:
         todo.append("nothing to install: TensorRT engines need an NVIDIA GPU and its driver")
-    if not todo and not engine.is_file():
-        todo.append("python3 edge.py build")
-    for step in todo:
-        print(f"next: {step}")
-    return EXIT_OK if not todo or todo == ["python3 edge.py build"] else EXIT_MISSING
+    return todo
+
+
+def not_of_this_bundle(index: dict[str, Any]) -> str:
+    """Why the engine beside this file, if any, is not the one built of this bundle; else empty."""
+    path = engine_path(index)
+    try:
+        manifest = json.loads(path.with_name(f"{path.name}.json").read_bytes())
+        built_of = manifest["facts"]["bundle"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "not built yet"
+    if built_of != bundle_digest(index):
+        return "built of another bundle that was unpacked here: build it again"
+    return "" if path.is_file() else "not built yet"
+
+
+def bundle_digest(index: dict[str, Any]) -> str:
+    """What tells this bundle from another."""
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
 def engine_path(index: dict[str, Any]) -> Path:
     """Where the engine lies or will lie."""
-    return HERE / f"{index['name']}.engine"
+    return HERE / f"{index['name']}{'.engine' if on_gpu(index) else '.xml'}"
 
 
 def build(index: dict[str, Any], arguments: list[str]) -> int:
     """Build the engine, its manifest beside it."""
     parser = argparse.ArgumentParser(prog="edge.py build")
-    parser.add_argument("--flavour", choices=("tensorrt", "tensorrt-rtx"))
-    parser.add_argument("--workspace", type=int, metavar="MIB", help="bound on scratch memory")
-    parser.add_argument("--level", type=int, choices=range(6), help="of optimization")
-    parser.add_argument("--timing-cache", action="store_true", help="keep timings between builds")
-    parser.add_argument("--strict-int8", action="store_true")
+    if on_gpu(index):
+        add_options(parser)
     options = parser.parse_args(arguments)
     wrong = damaged(index)
     if wrong:
@@ -228,14 +256,19 @@ def build(index: dict[str, Any], arguments: list[str]) -> int:
     if lacking:
         fail(f"{', '.join(lacking)} missing", "python3 edge.py says what to install")
     sys.path.insert(0, str(HERE / "app"))
-    from pipeline.bundle_build import BuildRequest, build_engine
     from pipeline.console import run_command
 
-    command = (
-        f"cd {shlex.quote(str(HERE))} && {shlex.join(('python3', 'edge.py', 'build', *arguments))}"
-    )
+    again = shlex.join(("python3", "edge.py", "build", *arguments))
+    command = f"cd {shlex.quote(str(HERE))} && {again}"
+    about = {"rebuild": command, "bundle": bundle_digest(index)}
+    if not on_gpu(index):
+        from pipeline.bundle_adopt import adopt_engine
+
+        run_command(lambda: adopt_engine(HERE, index, engine_path(index), about))
+    from pipeline.bundle_build import BuildRequest, build_engine
+
     request = BuildRequest(
-        folder=HERE, index=index, engine=engine_path(index), command=command,
+        folder=HERE, index=index, engine=engine_path(index), about=about,
         flavour=options.flavour, workspace=options.workspace, level=options.level,
         timing_cache=options.timing_cache, strict_int8=options.strict_int8,
     )  # fmt: skip
@@ -243,13 +276,23 @@ def build(index: dict[str, Any], arguments: list[str]) -> int:
     return EXIT_OK
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What TensorRT may be told."""
+    parser.add_argument("--flavour", choices=("tensorrt", "tensorrt-rtx"))
+    parser.add_argument("--workspace", type=int, metavar="MIB", help="bound on scratch memory")
+    parser.add_argument("--level", type=int, choices=range(6), help="of optimization")
+    parser.add_argument("--timing-cache", action="store_true", help="keep timings between builds")
+    parser.add_argument("--strict-int8", action="store_true")
+
+
 def run(index: dict[str, Any], arguments: list[str]) -> int:
     """Hand over to the video runner with this bundle's engine."""
     if any(word == "--engine" or word.startswith("--engine=") for word in arguments):
         fail("--engine: edge.py runs the engine of this bundle", "leave --engine out")
     engine = engine_path(index)
-    if not engine.is_file():
-        fail("the engine is not built yet", "python3 edge.py build")
+    trouble = not_of_this_bundle(index)
+    if trouble:
+        fail(f"the engine is {trouble}", "python3 edge.py build")
     lacking = missing_packages(index["requirements"])
     if lacking:
         fail(f"{', '.join(lacking)} missing", "python3 edge.py says what to install")

@@ -69,6 +69,7 @@ def test_only_stages_lowering_training_and_build_know_the_models(path: Path) -> 
     # Of the report, the figure of an FC kernel, and what builds the engines to compare.
     # And of the benchmark, what runs the network in torch. Options name the forms of injection.
     extra = ("pipeline.build", "pipeline.build_inputs", "pipeline.build_options",
+             "pipeline.build_parser", "pipeline.report.options",
              "pipeline.report.locality_figure", "pipeline.report.subjects",
              "pipeline.benchmark.options", "pipeline.benchmark.torch_forms")  # fmt: skip
     if name.startswith(knows) or name in extra:

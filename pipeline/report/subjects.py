@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact, Manifest, open_artifact, read_manifest, sha256_of
+from pipeline.artifact import Artifact, Manifest, read_manifest, sha256_of
 from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.opening import manifest_of, open_engine
-from pipeline.errors import ArtifactError, UsageError
+from pipeline.errors import UsageError
 from pipeline.inference import Segmenter
+from pipeline.lineage import floating_of, is_quantized, quantized_of
 from pipeline.report.evaluate import Contestant
 from pipeline.report.schema import FloatLayer, FloatLayers
 from pipeline.stage import tool_versions
-
-STORE = ".store"
-"""Where the build keeps the artifacts of its stages, beside the engines."""
 
 TENSORRT_GRAPH = "model.int8.tensorrt.onnx"
 """Its name for the int8 spelling, which every TensorRT precision with int8 is built from."""
@@ -146,7 +144,7 @@ def exact_graph_of(subject: Subject) -> Path | None:
     A TensorRT engine has it beside itself, in the precision it was built in. For OpenVINO it is the
     quantized graph in the build's store whose own history the engine's goes on from.
     """
-    if subject.manifest is None or not _is_quantized(subject.manifest):
+    if subject.manifest is None or not is_quantized(subject.manifest):
         return None
     if subject.manifest.facts.get("backend") == "tensorrt":
         beside = [name for name in subject.manifest.files if name.endswith(".onnx")]
@@ -166,7 +164,7 @@ def graphs_of(candidate: Subject, reference: Subject) -> Graphs | None:
             return Graphs(candidate.path, reference.path)
         return None
     quantized = _quantized_of(candidate)
-    floating = _floating_of(candidate)
+    floating = floating_of(candidate.path, candidate.manifest)
     if quantized is None or floating is None:
         return None
     path = quantized.path
@@ -177,45 +175,8 @@ def graphs_of(candidate: Subject, reference: Subject) -> Graphs | None:
     return Graphs(path, floating.path)
 
 
-def _is_quantized(manifest: Manifest) -> bool:
-    return "quantize" in manifest.provenance
-
-
 def _quantized_of(subject: Subject) -> Artifact | None:
-    """The artifact with the Q/DQ graphs that the engine was built from.
-
-    Several stages may have followed one another (calibrated, carried to a size, fine-tuned, layers
-    left in float): it is the one whose history lacks nothing but the engine's own stage.
-    """
-    if subject.manifest is None or not _is_quantized(subject.manifest):
-        return None
-    last = str(subject.manifest.facts.get("stage"))
-    before = {k: v for k, v in subject.manifest.provenance.items() if k != last}
-    return _stored(subject, lambda found: dict(found.provenance) == before)
-
-
-def _floating_of(subject: Subject) -> Artifact | None:
-    """The float graph of the engine's size."""
-    if subject.manifest is None:
-        return None
-    history = subject.manifest.provenance.items()
-    return _stored(
-        subject,
-        lambda found: (
-            found.kind == "onnx" and all(each in history for each in found.provenance.items())
-        ),
-    )
-
-
-def _stored(subject: Subject, fits: Callable[[Manifest], bool]) -> Artifact | None:
-    """The artifact in the build's store whose manifest fits, where it is whole."""
-    for path in sorted((subject.path.parent / STORE).glob("*/artifact.json")):
-        try:
-            if fits(read_manifest(path)):
-                return open_artifact(path)
-        except ArtifactError:
-            continue  # altered or half-written: then it is not the graph
-    return None
+    return None if subject.manifest is None else quantized_of(subject.path, subject.manifest)
 
 
 def _whole(subject: Subject, name: str) -> Path | None:

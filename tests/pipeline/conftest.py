@@ -58,7 +58,7 @@ def tensorrt_graph(int8_build: BuildResult) -> Path:
     return int8_build.quantized.manifest_path.parent / TENSORRT_GRAPH
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def unpacked(tensorrt_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of it that ends in labels, unpacked."""
     folder = tmp_path_factory.mktemp("box")

@@ -19,7 +19,9 @@ from calibration.cityscapes import Cityscapes
 from calibration.frames import select_frames
 from pipeline.artifact import Artifact, open_artifact
 from pipeline.build import BuildResult
-from pipeline.bundle import RUNNER_REQUIREMENTS, import_closure, make_bundle
+from pipeline.bundle import import_closure, make_bundle
+from pipeline.bundle_openvino import OPENVINO_REQUIREMENT
+from pipeline.bundle_parts import RUNNER_REQUIREMENTS
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.errors import ArtifactError, CheckFailedError, SinkError, UsageError
 from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
@@ -114,9 +116,10 @@ def test_an_engine_is_bundled_by_its_graph(
     ).run(int8_build.quantized, int8_build.graph)  # fmt: skip
     made = make_bundle(engine.path, tmp_path / "b.tar.gz")
     with tarfile.open(made.path) as archive:
-        member = archive.extractfile("engine/bundle.json")
+        member = archive.extractfile(f"{made.folder}/bundle.json")
         assert member is not None
         index = json.loads(member.read())
+    assert made.folder == "tiny-int8+fp16-64x128"  # in the store it is "engine", like all others
     assert index["model"]["precision"] == "int8+fp16"
     assert index["model"]["output"] == "logits"
     assert index["model"]["preset"] == "tiny"
@@ -127,7 +130,8 @@ def test_an_engine_is_bundled_by_its_graph(
     [
         ("absent.onnx", "does not exist"),
         ("stray.onnx", "has no manifest beside it"),
-        ("engine.xml", "cannot be bundled: name a TensorRT engine"),
+        ("engine.xml", "has no manifest beside it"),
+        ("engine.pth", "cannot be bundled: name an engine"),
         ("", "is a directory"),
     ],
 )
@@ -164,6 +168,7 @@ def test_a_full_disk_is_named(
 def test_the_wheel_list_is_the_projects() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     listed = text.partition("\ndependencies = [")[2].partition("]")[0]
+    assert f'openvino = ["{OPENVINO_REQUIREMENT}"]' in text
     assert set(RUNNER_REQUIREMENTS) == {line.strip(' ",') for line in listed.split("\n")} - {""}
 
 

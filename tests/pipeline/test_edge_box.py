@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -16,16 +18,19 @@ import numpy as np
 import pytest
 
 from pipeline import bundle_build
-from pipeline.artifact import Manifest, open_artifact
+from pipeline.artifact import Manifest, open_artifact, read_manifest
+from pipeline.build import BuildResult
 from pipeline.bundle import make_bundle
 from pipeline.bundle_build import BuildRequest
 from pipeline.engines import trt_trial
 from pipeline.engines.base import FrameBatch, OutputBatch
+from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.cuda_driver import find_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
+from pipeline.engines.opening import manifest_of, open_engine
 from pipeline.engines.rebuild import rebuild_command
 from pipeline.engines.tensorrt import built_with
-from pipeline.errors import CheckFailedError, EngineError
+from pipeline.errors import ArtifactError, CheckFailedError, EngineError, UsageError
 from scripts import edge_box
 from tests.pipeline.boxes import unpack
 
@@ -172,7 +177,7 @@ def test_damage_is_found_before_anything_is_built(
     (inside / "bundle.json").write_text(json.dumps(index | {"files": {"../../etc/passwd": "0"}}))
     done = _edge(inside, "build")
     assert "names a file outside the bundle" in done.stderr
-    for text in ("{", "[]", "{}", '{"version": 2}', '{"version": 2, "files": []}'):
+    for text in ("{", "[]", "{}", '{"version": 3}', '{"version": 3, "files": []}'):
         (inside / "bundle.json").write_text(text)
         done = _edge(inside, "check")
         assert done.returncode == 2
@@ -209,7 +214,8 @@ def test_another_engine_is_not_run_from_a_bundle(unpacked: Path) -> None:
 
 def _request(unpacked: Path, engine: Path) -> BuildRequest:
     index = json.loads((unpacked / "bundle.json").read_text())
-    return BuildRequest(unpacked, index, engine, "again", flavour="tensorrt-rtx")
+    about = {"rebuild": "again", "bundle": edge_box.bundle_digest(index)}
+    return BuildRequest(unpacked, index, engine, about, flavour="tensorrt-rtx")
 
 
 @pytest.mark.parametrize("faithful", [True, False])
@@ -258,3 +264,87 @@ def test_an_engine_that_cannot_run_here_says_why(
     facts = open_artifact(tmp_path / "m.engine.json").facts
     assert (facts["agreement"], facts["not_executed"]) == (None, "no NVIDIA driver, said the test")
     assert "not compared with its graph" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def adopted(int8_build: BuildResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of an OpenVINO engine that was verified on another machine, unpacked."""
+    folder = tmp_path_factory.mktemp("openvino")
+    engine = folder / "engines" / int8_build.engine.name
+    shutil.copytree(int8_build.engine.parent, engine.parent)
+    path = manifest_of(engine)
+    manifest = read_manifest(path)
+    elsewhere = {"device": {"cpu": "Another CPU", "features": ["avx2"]}, "tuning": {"version": 1}}
+    path.write_bytes(replace(manifest, facts=manifest.facts | elsewhere).to_json())
+    with pytest.raises(ArtifactError, match="was verified on Another CPU"):
+        open_engine(engine)
+    return unpack(make_bundle(engine, folder / "b.tar.gz"), folder)
+
+
+def test_an_openvino_engine_is_proven_on_the_cpu_it_comes_to(
+    adopted: Path, bare_packages: Path
+) -> None:
+    done = _bare(adopted, bare_packages)
+    assert done.stderr == ""
+    assert "openvino>=2026.4" in done.stdout
+    assert "GPU" not in done.stdout
+    assert "TensorRT" not in done.stdout
+    before = _edge(adopted, "run", "streets", "--max-frames", "1", "--headless")
+    assert before.returncode == 2
+    assert "the engine is not built yet" in before.stderr
+    checked = _edge(adopted)
+    assert checked.returncode == 0, checked.stdout
+    assert "next: python3 edge.py build" in checked.stdout
+    built = _edge(adopted, "build")
+    assert built.returncode == 0, built.stderr
+    assert "of labels as its graph, on 3 frames, with OpenVINO" in built.stderr
+    name = json.loads((adopted / "bundle.json").read_text())["name"]
+    facts = open_artifact(adopted / f"{name}.xml.json").facts
+    assert facts["device"] == {"cpu": cpu_model(), "features": list(cpu_features())}
+    assert facts["agreement"]["graph"]["labels"] >= 0.98
+    assert "tuning" not in facts
+    assert "next:" not in _edge(adopted).stdout
+    ran = _edge(adopted, "run", "streets", "--max-frames", "2", "--headless", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["frames"] == 2
+
+
+def test_an_openvino_engine_that_is_not_its_graph_here_stays_out_of_service(
+    adopted: Path, tmp_path: Path
+) -> None:
+    inside = tmp_path / "box"
+    shutil.copytree(adopted, inside)
+    labels = np.load(inside / "check" / "labels.npy", allow_pickle=False)
+    np.save(inside / "check" / "labels.npy", (labels + 1) % 19)
+    index = json.loads((inside / "bundle.json").read_text())
+    digest = hashlib.sha256((inside / "check" / "labels.npy").read_bytes()).hexdigest()
+    index["files"]["check/labels.npy"] = digest
+    (inside / "bundle.json").write_text(json.dumps(index))
+    done = _edge(inside, "build")
+    assert done.returncode == 2
+    assert "it stays out of service" in " ".join(done.stderr.split())
+    assert not (inside / f"{index['name']}.xml.json").exists()
+    assert _edge(inside, "build", "--timing-cache").returncode == 2  # TensorRT's
+
+
+def test_an_engine_of_the_bundle_before_is_not_run(adopted: Path, tmp_path: Path) -> None:
+    """A new bundle unpacked over an old one finds the old one's engine."""
+    inside = tmp_path / "box"
+    shutil.copytree(adopted, inside)
+    assert _edge(inside, "build").returncode == 0
+    index = json.loads((inside / "bundle.json").read_text())
+    index["model"]["multiply_adds"] = 1
+    (inside / "bundle.json").write_text(json.dumps(index))
+    done = _edge(inside, "run", "streets", "--max-frames", "1", "--headless")
+    assert done.returncode == 2
+    assert "built of another bundle" in done.stderr
+    assert "built of another bundle" in _edge(inside).stdout
+
+
+def test_labels_and_strays_of_openvino_are_refused(int8_build: BuildResult, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--labels"):
+        make_bundle(int8_build.engine, tmp_path / "b.tar.gz", labels=True)
+    for name in int8_build.engine.parent.glob(f"{int8_build.engine.stem}.*"):
+        shutil.copy(name, tmp_path)
+    with pytest.raises(ArtifactError, match="is not in the store beside it"):
+        make_bundle(tmp_path / int8_build.engine.name, tmp_path / "b.tar.gz")

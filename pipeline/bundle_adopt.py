@@ -1,0 +1,79 @@
+"""Taking a bundle's OpenVINO engine into service on the box: what ``edge.py build`` does for it.
+
+Nothing is built: the engine is opened on this CPU, with the OpenVINO that is installed here, run on
+the bundle's frames and held to the labels of its exact graph. Only then does it get the manifest
+without which nothing opens it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifact import Manifest, hash_of, sha256_of, write_whole
+from pipeline.console import EXIT_OK, say
+from pipeline.engines.cpu import cpu_features, cpu_model
+from pipeline.engines.opening import manifest_of
+from pipeline.engines.openvino import OpenVINOEngine
+from pipeline.errors import CheckFailedError
+from pipeline.verify import MIN_AGREEMENT, label_agreement
+
+# Facts of the machine it was built on, which this one has its own of, or of its folder there.
+_NOT_HERE = ("device", "tools", "executed", "runtime", "agreement", "tuning", "gate", "rebuild",
+             "checkpoint")  # fmt: skip
+
+
+def adopt_engine(folder: Path, index: dict[str, Any], engine: Path, about: dict[str, Any]) -> int:
+    """Judge the engine and write its manifest; the exit code.
+
+    Args:
+        folder: the unpacked bundle.
+        index: its table of contents, read and checked.
+        engine: the engine's ``.xml`` in it.
+        about: facts for the manifest: the command that was given, and of which bundle.
+
+    Raises:
+        EngineError: OpenVINO does not open it.
+        CheckFailedError: on this machine it is not its graph; then it gets no manifest.
+    """
+    manifest_path = manifest_of(engine)
+    manifest_path.unlink(missing_ok=True)
+    source = Manifest.from_json((folder / "model.json").read_bytes())
+    frames, labels = (
+        np.load(folder / "check" / f"{name}.npy", allow_pickle=False)
+        for name in ("frames", "labels")
+    )
+    begin = perf_counter()
+    with OpenVINOEngine(engine, precision=index["model"]["precision"]) as opened:
+        found = label_agreement(opened, frames, labels)
+        info = opened.info
+    if not found["labels"] >= MIN_AGREEMENT:
+        raise CheckFailedError(
+            f"on this machine ({cpu_model()}) the engine is not its graph: they name the same "
+            f"class on {found['labels']:.2%} of positions (asked for {MIN_AGREEMENT:.0%}); it "
+            "stays out of service",
+            hint="build it here with scripts/build_engine.py, or in fp32",
+        )
+    version = metadata.version("openvino")
+    device = {"cpu": cpu_model(), "features": list(cpu_features())}
+    facts = {key: value for key, value in source.facts.items() if key not in _NOT_HERE} | {
+        "device": device, "tools": {"openvino": version}, "executed": dict(info.executed),
+        "runtime": dict(info.extra), "agreement": {"graph": found}, **about,
+    }  # fmt: skip
+    manifest = replace(
+        source,
+        main=engine.name,
+        files={name: sha256_of(folder / name) for name in source.files},
+        key=hash_of({"bundle": index["files"], "device": device, "openvino": version}),
+        facts=facts,
+    )
+    write_whole(manifest_path, manifest.to_json())
+    say(f"{found['labels']:.2%} of labels as its graph, on {found['frames']} frames, with OpenVINO "
+        f"{version} on {cpu_model()}")  # fmt: skip
+    say(f"{engine}  ({perf_counter() - begin:.0f} s)")
+    return EXIT_OK
