@@ -56,7 +56,7 @@ class FrameList:
     def images(self, height: int, width: int) -> Iterator[npt.NDArray[np.uint8]]:
         """The frames in order, one at a time, each as ``load`` gives it."""
         for frame in self.frames:
-            yield load(frame.pair, (height, width))
+            yield load(frame.pair, (height, width), frame.sha256)
 
     def provenance(self) -> dict[str, Any]:
         """The list as plain JSON values, for manifests."""
@@ -152,17 +152,20 @@ def _list_sha256(split: str, frames: tuple[SelectedFrame, ...]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def load(frame: FramePair, shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def load(
+    frame: FramePair, shape: tuple[int, int], sha256: str | None = None
+) -> npt.NDArray[np.uint8]:
     """A frame at ``shape`` (height, width): uint8 (height, width, 3) BGR, C-contiguous.
 
     The aspect is kept: the picture is scaled to fit, centred, and what is left over is filled
     with its own mirrored edge, which has street-like statistics where black bars have none.
 
-    Raises ``CalibrationDataError`` for a shape below 1x1 or a picture that cannot be read.
+    Raises ``CalibrationDataError`` for a shape below 1x1, and for a picture that cannot be read or
+    is not the one of that hash.
     """
     if min(shape) < 1:
         raise CalibrationDataError(f"shape {shape[0]}x{shape[1]}: each side must be at least 1")
-    return fit(read_bgr(frame.image), shape)
+    return fit(read_bgr(frame.image, sha256), shape)
 
 
 def fit(image: npt.NDArray[np.uint8], shape: tuple[int, int]) -> npt.NDArray[np.uint8]:

@@ -8,6 +8,7 @@ reach its end-of-image marker (ITU-T T.81, B.1.1.3).
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from dataclasses import dataclass
@@ -43,13 +44,15 @@ class ImageHeader:
     grey: bool
 
 
-def read_bgr(path: Path) -> npt.NDArray[np.uint8]:
+def read_bgr(path: Path, sha256: str | None = None) -> npt.NDArray[np.uint8]:
     """The picture as uint8 (H, W, 3), BGR, as stored (an EXIF rotation is not applied).
 
     Raises ``CalibrationDataError`` when the file cannot be read, is neither PNG nor JPEG, is
-    truncated or damaged, or has more than ``MAX_PIXELS`` pixels.
+    truncated or damaged, has more than ``MAX_PIXELS`` pixels, or is not the one of that hash.
     """
     data = _read_bytes(path)
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise CalibrationDataError(f"{path}: changed since it was chosen; run it again")
     header = _checked_header(data, path)
     # A rotation flag would turn the picture away from its label.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION

@@ -30,6 +30,8 @@ from models.segmenter import PRESETS, Preset, Segmenter, build_segmenter, find_p
 FORMAT = "repmlp-edge"
 WEIGHTS = Path(__file__).parent / "weights"
 MAX_BYTES = 8 << 30
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8,
+           torch.int8, torch.int16, torch.int32, torch.int64)  # fmt: skip
 
 # MMSegmentation's UPerHead names -> ours.
 _MMSEG = (
@@ -79,6 +81,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         try:
             with safe_open(str(path), framework="pt", device="cpu") as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a dict
+                _check_plain(tensors, path)
                 return tensors, dict(file.metadata() or {})
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(f"checkpoint '{path}' is not a safetensors file: {error}") from error
@@ -92,7 +95,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"checkpoint '{path}' is not plain tensors and was refused: it may run code when "
             "loaded; save it again as .safetensors from a machine that trusts it"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle makes torch raise anything at all
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"checkpoint '{path}' cannot be read: {first}") from error
     return _state_dict(content, path), {}
@@ -108,12 +111,26 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
             if isinstance(value, Tensor)
         }
         if tensors:
+            _check_plain(tensors, path)
             return tensors
         content = next(
             (content[k] for k in ("state_dict", "model", "ema", "model_state") if k in content),
             None,
         )
     raise ModelError(f"checkpoint '{path}' holds no state dict of tensors")
+
+
+def _check_plain(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ``ModelError`` for the first tensor that is not dense and of usual numbers."""
+    for key, value in tensors.items():
+        usual = value.layout == torch.strided and not (
+            value.is_meta or value.is_nested or value.is_quantized
+        )
+        if not usual or value.dtype not in _DTYPES:
+            kind = _dtype(value) if usual else "sparse, quantized or without content"
+            raise ModelError(
+                f"checkpoint '{path}': '{key}' is {kind}: save plain tensors of float32 or half"
+            )
 
 
 def rename_keys(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor], list[str]]:

@@ -24,7 +24,7 @@ from models.segmenter import find_preset
 from pipeline.artifact import Artifact
 from pipeline.build_command import rebuild_command
 from pipeline.build_engines import agreements, choose_flavour, open_built
-from pipeline.build_inputs import engine_name, find_checkpoint, open_dataset
+from pipeline.build_inputs import checking_frames, engine_name, find_checkpoint, open_dataset
 from pipeline.build_options import (
     DEFAULT_SHAPE,
     BuildOptions,
@@ -118,15 +118,17 @@ class _Build:
         for shape in (options.shape, options.calibration_shape or options.shape):
             check_input_size(*shape, find_preset(preset).unit)
         dataset = open_dataset(options.dataset, options.output, self.told)
-        checking = select_frames(dataset, CHECK_FRAMES)
+        checking = checking_frames(dataset, CHECK_FRAMES, SPLIT)
         calibrating = None
         if "int8" in options.precision:
             calibrating = select_frames(
                 dataset, options.frames, options.split, allow_val=options.force_split
             )
         scoring = check_frames(dataset.root, SPLIT) if options.gate is not None else None
+        if options.search:  # not after minutes of building
+            check_frames(dataset.root, options.split, limit=SEARCH_FRAMES)
 
-        deploy = self.inject(checkpoint, preset, checking)
+        deploy = self.inject(checkpoint, preset, dataset)
         graph = self.export(deploy, checkpoint, options.shape, checking)
         quantized = None
         if calibrating is not None:
@@ -160,7 +162,9 @@ class _Build:
             path, tuning, replaced = None, None, None
             if outcome is None or outcome.verdict.passed:
                 verdict = None if outcome is None else outcome.as_json()
-                again = rebuild_command(options, backend)
+                # The training form is for study, and no option of the command.
+                studied = options.injection == "train"
+                again = None if studied else rebuild_command(options, backend)
                 replaced = made_otherwise(artifact, options.output, name, again)
                 path = publish(
                     artifact, options.output, name, verdict, rebuild=again,
@@ -249,7 +253,7 @@ class _Build:
         stage = SearchStage(config, self.store, frames, self.told, self.progress.ranked)
         return stage.run(quantized, graph)
 
-    def inject(self, checkpoint: Artifact, preset: str, frames: FrameList) -> Artifact:
+    def inject(self, checkpoint: Artifact, preset: str, dataset: Cityscapes) -> Artifact:
         """The deploy checkpoint, in the form asked for.
 
         What ``auto`` weighs is INT8's error, so a float network is injected whole: nothing is lost.
@@ -259,11 +263,12 @@ class _Build:
         if form == "auto" and "int8" not in options.precision:
             form = "full"
         elif form == "auto":
-            settings = options.settings
+            settings, frames = options.settings, select_frames(dataset, CHECK_FRAMES)
             config = ChooseConfig(
                 preset=preset, batch=options.batch, height=options.shape[0],
                 width=options.shape[1], opset=options.opset, settings=settings.as_json(),
                 frames=frames.sha256,
+                made_by={stage.name: stage.version for stage in (ExportStage, QuantizeStage)},
             )  # fmt: skip
             plan = [ChooseStage(config, settings, self.store, frames, self.told).run(checkpoint)]
         injecting = InjectConfig.model_validate({"preset": preset, "form": form})

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 from calibration.cityscapes import Cityscapes
+from calibration.errors import CalibrationDataError
+from calibration.frames import FrameList, select_frames
 from calibration.streets import write_dataset
 from models import DEFAULT_PRESET
 from models.checkpoints import is_shipped, load_segmenter, random_checkpoint, shipped_checkpoint
@@ -77,3 +79,11 @@ def engine_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
     # Never in the place of an engine that is meant to be used.
     form = "-train" if options.injection == "train" else ""
     return f"{preset}{weights}{form}-{options.precision}-{height}x{width}{batch}"
+
+
+def checking_frames(dataset: Cityscapes, count: int, split: str) -> FrameList:
+    """What engines are compared with their graphs on: frames that calibrated nothing, if any."""
+    try:
+        return select_frames(dataset, count, split, allow_val=True)
+    except CalibrationDataError:  # a tree to calibrate from need not have a val split
+        return select_frames(dataset, count)

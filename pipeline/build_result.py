@@ -108,6 +108,14 @@ class BuildResult:
         return {back_end: path for back_end, path in found.items() if path.is_file()}
 
     @property
+    def calibration(self) -> dict[str, int] | None:
+        """How many frames were ``requested`` and ``taken``; ``None`` without quantization."""
+        if self.quantized is None:
+            return None
+        found = self.quantized.manifest.provenance["quantize"]["calibration"]
+        return {key: int(found[key]) for key in ("requested", "taken")}
+
+    @property
     def passed(self) -> bool:
         """Whether the gate let every engine through; true without a gate."""
         return all(each.gate is None or each.gate.verdict.passed for each in self.engines)
@@ -121,5 +129,6 @@ class BuildResult:
             "engines": [each.as_json() for each in self.engines],
             "comparison": self.comparison, "search": self.search, "finetune": self.finetune,
             "graphs": {back_end: str(path) for back_end, path in self.graphs.items()},
-            "cached": list(self.cached), "seconds": round(self.seconds, 3),
+            "calibration": self.calibration, "cached": list(self.cached),
+            "seconds": round(self.seconds, 3),
         }  # fmt: skip

@@ -106,7 +106,7 @@ class Manifest:
             "outputs": [tensor.as_json() for tensor in self.outputs], "facts": self.facts,
             "provenance": self.provenance,
         }  # fmt: skip
-        return json.dumps(_plain(value), indent=1, allow_nan=False, ensure_ascii=False).encode()
+        return json.dumps(_plain(value), indent=1, allow_nan=False).encode()
 
 
 def _closed(value: object, kind: type[Manifest | TensorFacts]) -> dict[str, Any]:

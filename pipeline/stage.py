@@ -24,6 +24,9 @@ from pipeline.artifact import Artifact, Manifest, TensorFacts, hash_of, sha256_o
 from pipeline.errors import ArtifactError
 from pipeline.store import Store
 
+PICTURES = ("opencv-python", "opencv-python-headless", "opencv-contrib-python")
+"""Distributions of which one decodes and resizes frames: tools of a stage that looks at any."""
+
 
 class StageConfig(BaseModel):
     """Base of every stage's configuration: frozen, closed, plain JSON."""
@@ -100,6 +103,15 @@ class Stage(ABC):
             }
         )
 
+    def _check_unchanged(self, artifact: Artifact) -> None:
+        """What was read must be what the key says: a file may be replaced between the two."""
+        for name, digest in artifact.manifest.files.items():
+            path = artifact.manifest_path.parent / name
+            if not path.is_file() or sha256_of(path) != digest:
+                raise ArtifactError(
+                    f"'{path}' changed while stage {self.name} read it", hint="run it again"
+                )
+
     def run(self, *inputs: Artifact) -> Artifact:
         """The artifact of these inputs: from the store if it is there and whole, else built."""
         start = time.perf_counter()
@@ -111,6 +123,8 @@ class Stage(ABC):
         self._notify(StageEvent(self.name))
         with self.store.building() as folder:
             product = self.build(inputs, folder)
+            for artifact in inputs:
+                self._check_unchanged(artifact)
             names = (product.main, *product.others)
             missing = [name for name in names if not (folder / name).is_file()]
             if missing:

@@ -44,9 +44,22 @@ class Store:
             if artifact.manifest.key != key:
                 raise ArtifactError(f"'{folder}' was built under another key")
         except ArtifactError:
-            shutil.rmtree(folder, ignore_errors=True)
-            return None
+            return self._replaced_meanwhile(folder, key)
         return artifact
+
+    def _replaced_meanwhile(self, folder: Path, key: str) -> Artifact | None:
+        """Take away what did not verify; unless another process has put a whole one there since."""
+        aside = Path(tempfile.mkdtemp(prefix=".build-", dir=self.root))
+        try:
+            folder.rename(aside / "found")
+            if open_artifact(aside / "found" / MANIFEST_NAME).manifest.key == key:
+                (aside / "found").rename(folder)
+                return open_artifact(folder / MANIFEST_NAME)
+        except (ArtifactError, OSError):
+            pass  # it was bad, or is gone, or is there anew
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return None
 
     @contextmanager
     def building(self) -> Iterator[Path]:

@@ -33,6 +33,7 @@ With --json, one object on stdout:
                      flavour, built_with, output, nodes, layers, float_fallback, float_by_design
   comparison         with TensorRT: where labels part, see pipeline/stages/compare.py
   graphs             the Q/DQ graph by back end, for make_bundle.py and accuracy_report.py
+  calibration        null without int8; else frames requested and taken
   cached, seconds
 
 The fields of the first engine (OpenVINO's with --backend all) are at the top level too.
@@ -65,6 +66,8 @@ from pipeline.stage import StageEvent
 if TYPE_CHECKING:
     from pipeline.build import BuildResult
 
+ALARMING = 0.95
+"""Share of labels as fp32 below which INT8 is worth a warning: ours keep 98 to 99.5 %."""
 DESCRIPTION = __doc__.partition("\n\nWith --json")[0]
 
 
@@ -122,6 +125,11 @@ def tell(result: BuildResult) -> None:
         tell_finetune(result.finetune)
     if result.search is not None:
         tell_search(result.search)
+    frames = result.calibration
+    if frames is not None and frames["taken"] < frames["requested"]:
+        warn(
+            f"calibrated on {frames['taken']} frames, not {frames['requested']}: there are no more"
+        )
     for each in result.engines:
         checks = each.checks
         if checks["engine_agreement"] is not None:
@@ -129,7 +137,13 @@ def tell(result: BuildResult) -> None:
         else:
             warn(f"{each.backend}: built, not executed: {each.artifact.facts['not_executed']}")
         if checks["int8_agreement"] is not None:
-            say(f"{each.backend}: int8 agrees with fp32 on {checks['int8_agreement']:.2%}")
+            share = checks["int8_agreement"]
+            say(f"{each.backend}: int8 agrees with fp32 on {share:.2%}")
+            if share < ALARMING and not result.options.random_weights:
+                warn(
+                    "that is few: are the calibration frames like those it will see? "
+                    "accuracy_report.py tells what it costs"
+                )
         for node in each.artifact.facts.get("float_fallback", ()):
             warn(f"'{node}' was to run in int8 and runs in {each.artifact.facts['nodes'][node]}")
         if each.gate is not None:

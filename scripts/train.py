@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from calibration.cityscapes import FramePair
+    from models.segmenter import Preset
     from pipeline.training.data import Mixture
     from pipeline.training.distributed import World
 
@@ -92,11 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from pipeline.training.distributed import join_world
 
     device = pick_device(options.device, torch.cuda.is_available())
-    with join_world(device == "cuda") as world:
-        return train(options, device, world)
+    with join_world(device == "cuda") as world, ExitStack() as locks:
+        return train(options, device, world, locks)
 
 
-def train(options: Namespace, where: str, world: World) -> int:
+def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int:
     """One process's run."""
     import torch
 
@@ -108,14 +111,19 @@ def train(options: Namespace, where: str, world: World) -> int:
     from pipeline.training.data import Mixture
     from pipeline.training.loop import Scores, TrainConfig, Trainer
     from pipeline.training.score import class_iou, confusion_matrix, validation_size
+    from pipeline.training.state import sole_writer
 
     tell = say if world.leads else (lambda _line: None)
+    if world.leads:
+        prepare(options.output)
+        locks.enter_context(sole_writer(options.output))
     preset = find_preset(options.preset)
     check_input_size(options.crop[0], options.crop[1], preset.unit)
     roots, weights = parse_data(options.data or [str(dataset_root(None) or "")])
     maps = parse_label_maps(options.label_map, roots)
     mixture = Mixture([Cityscapes(root) for root in roots], weights, relabel=maps)
-    judge = Cityscapes(options.val or roots[0])
+    val_root = options.val or roots[0]
+    judge, judge_map = Cityscapes(val_root), dict(zip(roots, maps, strict=True)).get(val_root)
     judged = judge.frames("val")
     val_shape = options.val_shape or validation_size(judge.read(judged[0])[1].shape, preset.unit)
     check_input_size(val_shape[0], val_shape[1], preset.unit)
@@ -123,7 +131,6 @@ def train(options: Namespace, where: str, world: World) -> int:
         steps=options.steps, batch=options.batch, crop=options.crop, rate=options.rate,
         seed=options.seed, every=options.every, bf16=not options.no_bf16,
     )  # fmt: skip
-    prepare(options.output)
     if options.threads:
         if options.threads > MOST_THREADS:
             raise UsageError(f"--threads {options.threads}: give {MOST_THREADS} at most")
@@ -138,7 +145,7 @@ def train(options: Namespace, where: str, world: World) -> int:
         )
 
     def validate(network: Segmenter) -> Scores:
-        scores = class_iou(confusion_matrix(network, judge, judged, val_shape, device))
+        scores = class_iou(confusion_matrix(network, judge, judged, val_shape, device, judge_map))
         line = "  ".join(
             f"{name} {score:.1f}"
             for name, score in zip(CLASS_NAMES, scores, strict=True)
@@ -150,7 +157,7 @@ def train(options: Namespace, where: str, world: World) -> int:
     trainer = Trainer(
         model, preset.name, mixture, config, options.output,
         device=device, validate=validate, world=world,
-        origin=describe_origin(options, mixture, maps, judged, val_shape),
+        origin=describe_origin(options, preset, mixture, maps, judged, val_shape),
     )  # fmt: skip
     if trainer.resume():
         tell(
@@ -182,14 +189,16 @@ def train(options: Namespace, where: str, world: World) -> int:
 
 
 def describe_origin(
-    options: Namespace, mixture: Mixture, maps: list[npt.NDArray[np.uint8] | None],
+    options: Namespace, preset: Preset, mixture: Mixture, maps: list[npt.NDArray[np.uint8] | None],
     judged: Sequence[FramePair], val_shape: tuple[int, int],
 ) -> dict[str, str]:  # fmt: skip
     """By option, what the run learns from, is judged by and begins as; see ``training.state``."""
     from pipeline.artifact import sha256_of
     from pipeline.training.state import digest_frames
 
+    numbers = sha256(repr(sorted(asdict(preset).items())).encode()).hexdigest()
     return {
+        "--preset": f"{preset.name} {numbers[:12]}",
         "--data": "; ".join(
             f"{digest_frames(frames)}, weight {weight:g}"
             for frames, weight in zip(mixture.frames, mixture.weights, strict=True)

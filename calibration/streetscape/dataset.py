@@ -103,7 +103,7 @@ def _render(root: Path, wanted: dict[str, Any], progress: Progress | None) -> No
                 if progress is not None:
                     progress(done, total)
         for part in _PARTS:  # a hand that cleaned up under us must not leave a hole
-            found = sum(1 for _ in (partial / part).rglob("*.png"))
+            found = _count(partial / part)
             if found != total:
                 raise CalibrationDataError(
                     f"{root}: {total - found} of {total} files vanished while they were written; "
@@ -225,7 +225,9 @@ def _already(root: Path, wanted: dict[str, Any]) -> bool:
                 f"{root}: already holds another data set; choose an empty directory"
             )
         return False
-    if manifest == wanted | {"complete": True} and len(there) == len(_PARTS):
+    if manifest == wanted | {"complete": True} and all(
+        _count(root / part) == wanted["train"] + wanted["val"] for part in _PARTS
+    ):
         return True
     outdated = manifest | {"streets": VERSION} == wanted | {"complete": True}
     if manifest.get("complete") is True and not outdated:
@@ -236,6 +238,10 @@ def _already(root: Path, wanted: dict[str, Any]) -> bool:
     for part in there:
         shutil.rmtree(root / part)
     return False
+
+
+def _count(folder: Path) -> int:
+    return sum(1 for _ in folder.rglob("*.png"))
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:

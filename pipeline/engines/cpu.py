@@ -13,6 +13,9 @@ _TELLING = (
     "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
 
+# oneDNN's own switches, under its present and its former name.
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS")
+
 
 @cache
 def cpu_model() -> str:
@@ -23,9 +26,15 @@ def cpu_model() -> str:
     return platform.machine()
 
 
-@cache
 def cpu_features() -> tuple[str, ...]:
-    """Those of ``_TELLING`` that this CPU has, in that order; empty where nothing tells."""
+    """Those of ``_TELLING`` that this CPU has, in that order, and what the environment forbids
+    oneDNN to use of them, as ``NAME=VALUE``; empty where nothing tells."""
+    limits = [f"{name}={os.environ[name]}" for name in _LIMITS if os.environ.get(name)]
+    return (*_flags(), *limits)
+
+
+@cache
+def _flags() -> tuple[str, ...]:
     for line in _cpuinfo():
         key, _colon, value = line.partition(":")
         if key.strip() in ("flags", "Features"):

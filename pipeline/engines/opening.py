@@ -6,11 +6,14 @@ match the files, the runtime's version and this machine before the runtime is ha
 
 from __future__ import annotations
 
+import os
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from pipeline import PRECISIONS
 from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
@@ -86,7 +89,8 @@ def open_engine(
     from pipeline.engines.openvino import OpenVINOEngine
 
     # One folder per content: OpenVINO's own cache goes by file name and time, which can lie.
-    cache = user_cache_path("repmlp-edge") / "openvino" / artifact.manifest.key[:20]
+    content = sha256(os.fsencode(artifact.manifest.key)).hexdigest()[:20]
+    cache = user_cache_path("repmlp-edge") / "openvino" / content
     notes: dict[str, str] = {"tuned_for": goal} if chosen.tuned else {}
     if chosen.ignored is not None:
         notes = {"tuning_ignored": chosen.ignored}
@@ -109,6 +113,7 @@ def find_engine(folder: Path) -> Path:
             artifact = Artifact(read_manifest(manifest_of(path)), manifest_of(path))
             if artifact.kind != "engine" or artifact.path != path:
                 raise ArtifactError(f"'{manifest_of(path)}' is not the manifest of '{path.name}'")
+            _check_facts(artifact)
             if path.suffix == ".xml":
                 _check_openvino(artifact)
             else:
@@ -153,7 +158,21 @@ def _trusted(path: Path) -> Artifact:
         raise ArtifactError(f"{error}", hint=_again(path)) from error
     if artifact.kind != "engine" or artifact.path.name != path.name:
         raise ArtifactError(f"'{manifest_of(path)}' is not the manifest of '{path.name}'")
+    _check_facts(artifact)
     return artifact
+
+
+def _check_facts(artifact: Artifact) -> None:
+    """Raise ``ArtifactError`` for facts that are not what a build writes."""
+    facts = artifact.facts
+    wrong = [name for name in ("tools", "device") if not isinstance(facts.get(name, {}), dict)]
+    if artifact.path.suffix == ".xml" and facts.get("precision") not in PRECISIONS:
+        wrong.append("precision")
+    if wrong:
+        raise ArtifactError(
+            f"'{artifact.manifest_path}': its '{wrong[0]}' is not what a build writes",
+            hint=f"build it again: {COMMAND}",
+        )
 
 
 def _again(path: Path) -> str:
@@ -203,5 +222,5 @@ def _check_openvino(artifact: Artifact) -> None:
 
 def _short(device: dict[str, object]) -> str:
     features = device.get("features") or ()
-    telling = [f for f in features if "vnni" in f or "amx" in f or "bf16" in f or "dp" in f]  # type: ignore[attr-defined]  # JSON
+    telling = [f for f in features if any(w in f for w in ("vnni", "amx", "bf16", "dp", "="))]  # type: ignore[attr-defined]  # JSON
     return ", ".join(telling) or "no int8 instructions"

@@ -8,6 +8,7 @@ user chose to leave those frames out, which the report then says.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -47,9 +48,10 @@ class CheckedFrames:
     """
 
     def __init__(
-        self, dataset: Cityscapes, pairs: Sequence[FramePair], digest: str, problems: Sequence[str]
-    ) -> None:
-        self._dataset = dataset
+        self, dataset: Cityscapes, pairs: Sequence[FramePair], hashes: Sequence[str], digest: str,
+        problems: Sequence[str],
+    ) -> None:  # fmt: skip
+        self._dataset, self._hashes = dataset, tuple(hashes)
         self.pairs = tuple(pairs)
         self.names = tuple(pair.name for pair in pairs)
         self.digest = digest
@@ -57,7 +59,11 @@ class CheckedFrames:
 
     def read(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """See ``FrameSource``. Raises ``CalibrationDataError`` for a file that changed since."""
-        return self._dataset.read(self.pairs[index])
+        pair = self.pairs[index]
+        found = self._dataset.read(pair)
+        if _hashes(pair) != self._hashes[index]:
+            raise CalibrationDataError(f"{pair.image}: it or its label changed; run it again")
+        return found
 
 
 def choose(count: int, limit: int | None) -> list[int]:
@@ -92,7 +98,7 @@ def check_frames(
     listed = dataset.frames(split, labels=False)
     chosen = [listed[index] for index in choose(len(listed), limit)]
     digest = hashlib.sha256()
-    good, problems = [], []
+    good, problems, kept = [], [], []
     for count, pair in enumerate(chosen, 1):
         try:
             hashes = _check(dataset, pair)
@@ -100,7 +106,8 @@ def check_frames(
             problems.append(str(error))
         else:
             good.append(pair)
-            digest.update(f"{pair.name} {hashes}\n".encode())
+            kept.append(hashes)
+            digest.update(os.fsencode(f"{pair.name} {hashes}\n"))
         if on_frames is not None:
             on_frames(count, len(chosen))
     if problems and (not skip_bad or not good):
@@ -110,7 +117,7 @@ def check_frames(
             + ("; ..." if len(problems) > _SHOWN else ""),
             hint="mend the files, or give --skip-bad to score the others" if good else None,
         )
-    return CheckedFrames(dataset, good, digest.hexdigest(), problems)
+    return CheckedFrames(dataset, good, kept, digest.hexdigest(), problems)
 
 
 def _check(dataset: Cityscapes, pair: FramePair) -> str:
@@ -124,4 +131,8 @@ def _check(dataset: Cityscapes, pair: FramePair) -> str:
             f"{pair.label}: {labels.shape[1]}x{labels.shape[0]}, but its picture "
             f"{pair.image.name} is {header.width}x{header.height}"
         )
+    return _hashes(pair)
+
+
+def _hashes(pair: FramePair) -> str:
     return f"{sha256_of(pair.image)} {sha256_of(pair.label)}"

@@ -197,6 +197,8 @@ def _sensitivity(
     from pipeline.report.sensitivity import STATE_NAME as SENSITIVITY_NAME
     from pipeline.report.sensitivity import measure  # needs onnx, which reports else do not
 
+    if options.fresh:
+        (options.output / SENSITIVITY_NAME).unlink(missing_ok=True)
     rows = measure(
         options.sensitivity,
         frames,

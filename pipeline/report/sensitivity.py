@@ -34,7 +34,7 @@ from pipeline.report.metrics import class_iou, mean_over_classes
 from pipeline.report.schema import SensitivityRow
 from pipeline.report.subjects import Graphs
 from pipeline.report.zones import CLASSES
-from pipeline.stage import tool_versions
+from pipeline.stage import PICTURES, tool_versions
 
 MAX_FRAMES: Final = 64
 """Their pictures and float logits are held in memory, some 20 MB each at 1024x2048."""
@@ -183,7 +183,7 @@ def measure(
             "layout": _LAYOUT,
             "graphs": [sha256_of(graphs.quantized), sha256_of(graphs.floating)],
             "frames": [digest, list(indices)],
-            "tools": tool_versions(("onnxruntime", "numpy")),
+            "tools": tool_versions(("onnxruntime", "numpy", *PICTURES)),
         }
     )
     kept = _read(state, key)

@@ -38,12 +38,12 @@ from models.locality import inject_locality
 from models.segmenter import Segmenter
 from pipeline.artifact import Artifact
 from pipeline.engines.base import Engine
-from pipeline.engines.cpu import cpu_features, cpu_model
+from pipeline.engines.cpu import cpu_count, cpu_features, cpu_model
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.lowering.cost import multiply_adds
 from pipeline.lowering.network import lower
-from pipeline.stage import Notify, Product, Stage, StageConfig
+from pipeline.stage import PICTURES, Notify, Product, Stage, StageConfig
 from pipeline.stages.export import check_count
 from pipeline.store import Store
 from pipeline.verify import AgreementMeter, batches
@@ -58,7 +58,8 @@ Stack = npt.NDArray[np.uint8]
 
 class ChooseConfig(StageConfig):
     """Preset where the checkpoint does not say it, the engine's shape, how ranges are found, and
-    the hash of the frames that calibrate and judge."""
+    the hash of the frames that calibrate and judge. ``made_by``: versions of the stages whose work
+    it does itself, since the plan is only as new as they are."""
 
     preset: str | None
     batch: int
@@ -67,6 +68,7 @@ class ChooseConfig(StageConfig):
     opset: int
     settings: dict[str, Any]
     frames: str
+    made_by: dict[str, int]
     check_frames: int = 8
 
 
@@ -145,9 +147,9 @@ class ChooseStage(Stage):
     """
 
     name = "choose-injection"
-    version = 1
+    version = 2
     produces = "injection-plan"
-    tools = ("torch", "nncf", "onnx", "onnxruntime", "openvino")
+    tools = ("torch", "nncf", "onnx", "onnxruntime", "openvino", "numpy", *PICTURES)
     config: ChooseConfig
 
     def __init__(
@@ -159,7 +161,7 @@ class ChooseStage(Stage):
 
     def device(self) -> dict[str, Any]:
         """Times are this CPU's."""
-        return {"cpu": cpu_model(), "features": list(cpu_features())}
+        return {"cpu": cpu_model(), "features": list(cpu_features()), "cpus": cpu_count()}
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``."""

@@ -83,7 +83,10 @@ class ExportStage(Stage):
             exact = None
             if not agreement.logits <= config.tolerance:
                 exact = compare_with_float64(engine, judge, stacks[0])
-        if exact is not None and not exact.error <= min(NOISE * exact.noise, MOST):
+        # float64 judges one stack; that the others are the network too, float32 tells well enough.
+        if exact is not None and not (
+            exact.error <= min(NOISE * exact.noise, MOST) and agreement.logits <= MOST
+        ):
             raise CheckFailedError(
                 f"the exported graph is not the network: its logits differ from torch by "
                 f"{agreement.logits:.2e} of their norm (allowed {config.tolerance:.0e}), and from "

@@ -11,7 +11,7 @@ import onnx
 from calibration.frames import FrameList
 from calibration.quantize import QuantizeSettings, float_nodes, quantize
 from pipeline.artifact import Artifact
-from pipeline.stage import Notify, Product, Stage, StageConfig
+from pipeline.stage import PICTURES, Notify, Product, Stage, StageConfig
 from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH, write_spellings
 from pipeline.store import Store
 from pipeline.verify import batches
@@ -31,7 +31,7 @@ class QuantizeStage(Stage):
     name = "quantize"
     version = 7
     produces = "qdq-onnx"
-    tools = ("nncf", "onnx", "onnxruntime", "numpy")
+    tools = ("nncf", "onnx", "onnxruntime", "numpy", *PICTURES)
     config: QuantizeConfig
 
     def __init__(

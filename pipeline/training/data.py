@@ -71,7 +71,7 @@ class Mixture:
         if held is not None:
             return held
         source, pair = self.datasets[dataset], self._frames[dataset][index]
-        image, labels = source.read_image(pair.image), source.read_labels(pair.label)
+        image, labels = source.read(pair)
         table = self.relabel[dataset] if self.relabel else None
         if table is not None:
             labels = table[labels]

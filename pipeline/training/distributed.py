@@ -83,7 +83,13 @@ def join_world(cuda: bool) -> Iterator[World]:
         )
     if cuda:
         torch.cuda.set_device(world.local_rank)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        dist.init_process_group("nccl" if cuda else "gloo")
+    except ValueError as error:  # no or no good MASTER_ADDR, MASTER_PORT
+        raise UsageError(
+            f"the processes of this run cannot meet: {str(error).splitlines()[0]}",
+            hint="start them with torchrun, or unset WORLD_SIZE",
+        ) from error
     try:
         yield world
     finally:

@@ -30,7 +30,7 @@ from pipeline.training.curve import draw_curve
 from pipeline.training.data import Batch, Mixture, make_batch, prefetch
 from pipeline.training.distributed import World
 from pipeline.training.loss import class_weights, segmentation_loss, upsample_pixels
-from pipeline.training.state import Origin, plain, read_state
+from pipeline.training.state import Origin, plain, read_state, reading
 
 MAX_RATE = 10.0
 FEWEST_CROPS = 2
@@ -232,7 +232,12 @@ class Trainer:
                 f"step {self.step + 1}: the loss is {found}, so nothing more can be learned",
                 hint=f"try a lower --rate than {self.config.rate:g}; --no-bf16 rules rounding out",
             )
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
+        if not math.isfinite(norm):  # a step along it would leave no weight a number
+            raise CheckFailedError(
+                f"step {self.step + 1}: the gradient's norm is {norm}",
+                hint=f"try a lower --rate than {self.config.rate:g}; --no-bf16 rules rounding out",
+            )
         self.optimizer.step()
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -290,12 +295,13 @@ class Trainer:
         if not path.is_file():
             return False
         state = read_state(path, self.device, self.preset, self.config, self.origin)
-        self.model.load_state_dict(state["model"])
-        self.ema = state["ema"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.best = int(state["step"]), float(state["best"])
-        self._log = [Progress(*row) for row in state["log"]]
-        self._scores = [(int(step), list(scores)) for step, scores in state["scores"]]
+        with reading(path):
+            self.model.load_state_dict(state["model"])
+            self.ema = state["ema"]
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.best = int(state["step"]), float(state["best"])
+            self._log = [Progress(*row) for row in state["log"]]
+            self._scores = [(int(step), list(scores)) for step, scores in state["scores"]]
         return True
 
     def _write_log(self) -> None:

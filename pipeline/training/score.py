@@ -42,17 +42,19 @@ def validation_size(frame: tuple[int, int], unit: int) -> tuple[int, int]:
 
 def confusion_matrix(
     model: Segmenter, dataset: Cityscapes, frames: Sequence[FramePair], size: tuple[int, int],
-    device: torch.device,
+    device: torch.device, relabel: npt.NDArray[np.uint8] | None = None,
 ) -> npt.NDArray[np.int64]:  # fmt: skip
     """(19, 19) counts, truth by prediction, at the labels' own resolution.
 
     Frames are resized to ``size`` = (height, width) for the network and its logits resampled to
-    the label's size before the argmax. ``size`` should have the frames' aspect.
+    the label's size before the argmax. ``size`` should have the frames' aspect. ``relabel`` is a
+    table of 256 train ids that the truth goes through, as in training.
     """
     wrapped = BgrFrames(model).to(device).eval()
     total = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
     for pair in frames:
         image, truth = dataset.read(pair)
+        truth = truth if relabel is None else relabel[truth]
         shrink = image.shape[0] > size[0]
         how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
         resized = cv2.resize(image, (size[1], size[0]), interpolation=how)

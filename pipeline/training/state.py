@@ -6,9 +6,11 @@ says in a few words for each option what was trained on, judged by and begun fro
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import pickle
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from calibration.cityscapes import FramePair
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, SinkError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -37,7 +39,7 @@ def digest_frames(frames: Iterable[FramePair]) -> str:
     digest, count = hashlib.sha256(), 0
     for pair in frames:
         sizes = (pair.image.stat().st_size, pair.label.stat().st_size)
-        digest.update(f"{pair.name} {sizes}\n".encode())
+        digest.update(os.fsencode(f"{pair.name} {sizes}\n"))
         count += 1
     return f"{count} frames, {digest.hexdigest()[:12]}"
 
@@ -50,15 +52,9 @@ def read_state(
     Raises ``CheckpointError`` when it cannot be read, or was another run's: of another preset,
     other numbers, other data or another beginning.
     """
-    try:
+    with reading(path):
         state = torch.load(path, map_location=device, weights_only=True)
         missing = [part for part in _PARTS if part not in state]
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError,
-            TypeError) as error:  # fmt: skip
-        raise CheckpointError(
-            f"'{path}' cannot be read: it is damaged or is no state of a run",
-            hint="remove it to begin again, or choose another --output",
-        ) from error
     if missing:
         raise CheckpointError(
             f"'{path}' lacks '{missing[0]}': it was written by another version",
@@ -71,6 +67,39 @@ def read_state(
                 hint="use the same options, or another --output",
             )
     return dict(state)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """While a state is taken apart: whatever goes wrong, its file is damaged. A damaged pickle
+    makes torch raise anything at all."""
+    try:
+        yield
+    except Exception as error:
+        raise CheckpointError(
+            f"'{path}' cannot be read: it is damaged or is no state of a run",
+            hint="remove it to begin again, or choose another --output",
+        ) from error
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the folder: two would overwrite each other's best weights.
+
+    Raises ``SinkError`` where another process is in it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SinkError(
+                f"--output '{folder}' is in use by another run",
+                hint="wait for it, or choose another folder",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def plain(config: DataclassInstance) -> dict[str, Any]:

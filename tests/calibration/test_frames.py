@@ -201,3 +201,13 @@ def test_a_broken_picture_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(CalibrationDataError, match=f"{os.sep}x_leftImg8bit.png: truncated"):
         load(FramePair(path, path, "ulm", "x"), (4, 4))
+
+
+def test_a_frame_that_changed_since_it_was_chosen_is_refused(tmp_path: Path) -> None:
+    data = build(tmp_path, {"ulm": 2})
+    chosen = select_frames(data, 2)
+    first, second = (frame.pair.image for frame in chosen.frames)
+    assert first.read_bytes() != second.read_bytes()
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(CalibrationDataError, match="changed since it was chosen"):
+        list(chosen.images(64, 96))

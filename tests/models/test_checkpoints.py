@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pickle
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from models.checkpoints import (
@@ -306,3 +312,40 @@ def test_random_weights_are_written_again_only_where_others_lie(tmp_path: Path) 
         assert all(torch.equal(again[key], tensors[key]) for key in tensors)
     path.write_bytes(content[: len(content) // 2])
     load_segmenter(random_checkpoint("tiny", tmp_path / "store"))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta", "float8"])
+def test_a_tensor_that_is_none_is_named(tmp_path: Path, kind: str) -> None:
+    tensors = dict(tiny_segmenter().state_dict())
+    key = next(k for k in tensors if k.endswith("conv.weight"))
+    value = tensors[key]
+    tensors[key] = {
+        "sparse": lambda: value.to_sparse(),
+        "meta": lambda: value.to("meta"),
+        "float8": lambda: value.to(torch.float8_e4m3fn),
+    }[kind]()
+    torch.save(tensors, tmp_path / "odd.pt")
+    with pytest.raises(ModelError, match=key) as error:
+        load_segmenter(tmp_path / "odd.pt", "tiny")
+    assert "save plain tensors" in str(error.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_damaged_file_is_a_model_error(data: st.DataObject) -> None:
+    whole = _saved()
+    content = bytearray(whole)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "odd.pt"
+        path.write_bytes(content[: data.draw(st.sampled_from([len(content), len(content) // 2]))])
+        with contextlib.suppress(ModelError, UnsafeCheckpointError):
+            read_tensors(path)
+
+
+@cache
+def _saved() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"a.weight": torch.ones(3), "b": {"c": [1, "x"]}}, buffer)
+    return buffer.getvalue()

@@ -250,6 +250,7 @@ def test_a_tensorrt_engine_is_found_only_where_it_could_run(
     for age, name in enumerate(names):
         (tmp_path / name).write_bytes(name.encode())
         facts = {
+            "precision": "int8",
             "tools": {"openvino": metadata.version("openvino")},
             "device": {"cpu": cpu_model(), "features": list(cpu_features())},
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,10 @@ def test_reading_an_engines_manifest_needs_no_pydantic() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_path_that_is_not_utf8_is_written_and_read_again() -> None:
+    """Linux has such names; Python spells them with lone surrogates."""
+    name = os.fsdecode(b"data\xff")
+    manifest = Manifest(kind="k", main="m", files={}, key="k", facts={"checkpoint": name})
+    assert Manifest.from_json(manifest.to_json()).facts == {"checkpoint": name}

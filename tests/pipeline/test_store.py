@@ -83,7 +83,7 @@ def test_a_second_run_finds_the_first_and_says_so(tmp_path: Path) -> None:
     assert second.manifest.provenance["upper"]["length"] == 5
 
 
-@pytest.mark.parametrize("change", ["input", "config", "version", "device"])
+@pytest.mark.parametrize("change", ["input", "config", "version", "device", "tools"])
 def test_whatever_matters_makes_it_new(
     tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +92,8 @@ def test_whatever_matters_makes_it_new(
     source = text_artifact(tmp_path, "other" if change == "input" else "hello")
     if change == "version":
         monkeypatch.setattr(Upper, "version", 2)
+    if change == "tools":
+        monkeypatch.setattr("pipeline.stage.metadata.version", lambda _name: "0.0.1")
     if change == "device":
         monkeypatch.setattr(Upper, "place", "elsewhere")
     Upper(UpperConfig(suffix="?" if change == "config" else "!"), store).run(source)
@@ -196,3 +198,37 @@ def test_equal_values_have_one_spelling(value: dict[str, object]) -> None:
 
 def test_versions_of_what_is_not_installed_are_none() -> None:
     assert tool_versions(("no-such-distribution",)) == {"no-such-distribution": None}
+
+
+def test_an_input_that_changes_while_it_is_read_is_no_artifact(tmp_path: Path) -> None:
+    class Slow(Upper):
+        def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
+            made = super().build(inputs, folder)
+            inputs[0].path.write_text("replaced")  # as training replaces its best weights
+            return made
+
+    store = Store(tmp_path / "store")
+    with pytest.raises(ArtifactError, match=r"in\.txt' changed while stage upper read it"):
+        Slow(UpperConfig(), store).run(text_artifact(tmp_path, "hello"))
+    assert not list(store.root.iterdir())
+
+
+def test_a_whole_artifact_that_came_meanwhile_is_not_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    made = Upper(UpperConfig(), store).run(text_artifact(tmp_path, "hello"))
+    key, good = made.manifest.key, made.path.read_bytes()
+    made.path.write_bytes(b"damaged")
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self == made.path.parent:  # now another process mends it
+            made.path.write_bytes(good)
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    found = store.find("upper", key)
+    assert found is not None
+    assert found.path.read_bytes() == good
+    assert [path.name for path in store.root.iterdir()] == [made.path.parent.name]

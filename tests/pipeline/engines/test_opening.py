@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +11,11 @@ from typing import Any
 import pytest
 
 from pipeline import build_engines
-from pipeline.artifact import Artifact, Manifest, sha256_of
+from pipeline.artifact import Artifact, Manifest, read_manifest, sha256_of
+from pipeline.build import BuildResult
 from pipeline.engines import tensorrt
-from pipeline.engines.opening import manifest_of, open_engine
-from pipeline.errors import EngineError, UsageError
+from pipeline.engines.opening import find_engine, manifest_of, open_engine
+from pipeline.errors import ArtifactError, EngineError, UsageError
 from pipeline.stages import compare
 
 
@@ -101,3 +104,50 @@ def test_directory_is_told_from_what_is_not_there(tmp_path: Path) -> None:
     assert ".xml" in told.value.hint
     with pytest.raises(EngineError, match="does not exist"):
         open_engine(tmp_path / "none.xml")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"precision": None}, "its 'precision' is not what a build writes"),
+        ({"precision": ["int8"]}, "its 'precision'"),
+        ({"tools": ["openvino"]}, "its 'tools'"),
+        ({"device": "cpu"}, "its 'device'"),
+    ],
+)
+def test_facts_of_another_kind_are_one_line(
+    int8_build: BuildResult, tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    path = _copied(int8_build, tmp_path, **change)
+    with pytest.raises(ArtifactError, match=said):
+        open_engine(path)
+    with pytest.raises(EngineError, match="fits this machine"):
+        find_engine(tmp_path)
+
+
+def test_a_manifests_key_names_no_folder(int8_build: BuildResult, tmp_path: Path) -> None:
+    """OpenVINO writes its compiled blobs into a folder by that key."""
+    path = _copied(int8_build, tmp_path)
+    manifest = read_manifest(manifest_of(path))
+    evil = replace(manifest, key=f"../../../../{tmp_path}/elsewhere")
+    manifest_of(path).write_bytes(evil.to_json())
+    before = {each.name for each in tmp_path.iterdir()}
+    open_engine(path).close()
+    assert {each.name for each in tmp_path.iterdir()} == before
+
+
+def test_an_engine_verified_with_other_instructions_is_refused(
+    int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    with pytest.raises(ArtifactError, match="ONEDNN_MAX_CPU_ISA=AVX2"):
+        open_engine(int8_build.engine)
+
+
+def _copied(build: BuildResult, folder: Path, **facts: Any) -> Path:
+    for path in build.engine.parent.glob(f"{build.engine.stem}.*"):
+        shutil.copy(path, folder)
+    path = folder / build.engine.name
+    manifest = read_manifest(manifest_of(path))
+    manifest_of(path).write_bytes(replace(manifest, facts=manifest.facts | facts).to_json())
+    return path

@@ -129,3 +129,15 @@ def test_chosen_frames_are_spread_and_distinct(count: int, limit: int) -> None:
     assert chosen[0] == 0
     gaps = np.diff([*chosen, count])
     assert gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_a_frame_that_changed_since_it_was_checked_is_refused(tree: Path, kind: str) -> None:
+    frames = check_frames(tree, "val")
+    path = getattr(frames.pairs[0], kind)
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    cv2.imwrite(str(path), picture[::-1])
+    with pytest.raises(CalibrationDataError, match="changed; run it again"):
+        frames.read(0)
+    frames.read(1)

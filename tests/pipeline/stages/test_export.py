@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,25 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from calibration.cityscapes import Cityscapes
+from calibration.frames import select_frames
 from models.locality import inject_locality
 from models.segmenter import BgrFrames
+from pipeline.artifact import Artifact
+from pipeline.engines.base import FrameBatch, OutputBatch
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
+from pipeline.errors import CheckFailedError
 from pipeline.lowering.network import lower
-from pipeline.stages.export import NOISE, compare_with_float64, compare_with_torch
+from pipeline.stages import export
+from pipeline.stages.export import (
+    NOISE,
+    ExportConfig,
+    ExportStage,
+    compare_with_float64,
+    compare_with_torch,
+)
+from pipeline.stages.inject import InjectConfig, InjectStage, checkpoint_artifact
+from pipeline.store import Store
 from tests.models.helpers import tiny_segmenter
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
@@ -53,3 +68,54 @@ def test_float64_tells_a_wrong_graph_from_rounding(tmp_path: Path) -> None:
         found = compare_with_float64(engine, judge, FRAMES)
     assert found.error > 5e-5
     assert found.error > NOISE * found.noise
+
+
+@pytest.fixture
+def stage(tiny_checkpoint: Path, streets: Path, tmp_path: Path) -> Callable[[], Artifact]:
+    """Runs injection and export of the tiny network."""
+
+    def run() -> Artifact:
+        store = Store(tmp_path / "store")
+        source = checkpoint_artifact(tiny_checkpoint)
+        deploy = InjectStage(InjectConfig(form="full"), store).run(source)
+        frames = select_frames(Cityscapes(streets), 4)
+        config = ExportConfig(batch=1, height=64, width=64, opset=17, frames=frames.sha256)
+        return ExportStage(config, store, frames).run(deploy, source)
+
+    return run
+
+
+def test_a_graph_that_is_not_the_network_is_no_artifact(
+    stage: Callable[[], Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stage().facts["error"] < 1e-5
+
+    def wrong(*args: object, **options: object) -> onnx.ModelProto:
+        graph = lower(*args, **options)  # type: ignore[arg-type]  # as they came
+        (kernel,) = [t for t in graph.graph.initializer if t.name == "head.classifier.weight"]
+        values = numpy_helper.to_array(kernel) * np.float32(1.001)
+        kernel.CopyFrom(numpy_helper.from_array(values, kernel.name))
+        return graph
+
+    monkeypatch.setattr(export, "lower", wrong)
+    monkeypatch.setattr(ExportStage, "version", 99)
+    with pytest.raises(CheckFailedError, match="the exported graph is not the network"):
+        stage()
+
+
+def test_a_graph_that_is_right_on_one_frame_only_is_no_artifact(
+    stage: Callable[[], Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """float64 judges the first stack alone, and must not excuse the others."""
+    infer = OnnxRuntimeEngine.infer
+    seen: list[int] = []
+
+    def later_wrong(self: OnnxRuntimeEngine, frames: FrameBatch) -> OutputBatch:
+        seen.append(0)
+        found = infer(self, frames)
+        return -found if 1 < len(seen) <= 4 else found  # float64 comes fifth, on the first again
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "infer", later_wrong)
+    with pytest.raises(CheckFailedError, match="the exported graph is not the network"):
+        stage()
+    assert len(seen) == 5

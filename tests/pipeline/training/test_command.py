@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from calibration.cityscapes import Cityscapes
+from calibration.errors import CalibrationDataError
 from models.checkpoints import load_segmenter, save_segmenter
-from models.segmenter import build_segmenter
+from models.segmenter import PRESETS, build_segmenter, find_preset
 from pipeline.console import run_command
 from pipeline.errors import CheckFailedError, CheckpointError, DatasetError
+from pipeline.training.data import Mixture
 from pipeline.training.loop import Trainer
-from pipeline.training.score import validation_size
+from pipeline.training.score import confusion_matrix, validation_size
+from pipeline.training.state import sole_writer
 from scripts.train import main
-from tests.models.helpers import TINY
+from tests.models.helpers import TINY, tiny_segmenter
 from tests.pipeline.training.test_training import make_trainer
 
 SMALL = ("--preset", "edge-s", "--crop", "128x128", "--batch", "2", "--every", "1", "--no-bf16",
@@ -98,7 +105,7 @@ def test_other_weights_to_begin_from_are_another_run(streets: Path, tmp_path: Pa
         (("--data", "{streets}:nan"), ":nan: give a weight above 0"),
         (("--val-shape", "100x128"), "100"),
         (("--init", "{tmp}"), "checkpoint '"),
-        (("--output", "{streets}/streets.json"), "--output '"),
+        (("--output", "{streets}/streets.json"), "folder '"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -175,3 +182,70 @@ def test_a_val_split_without_labels_judges_nothing(streets: Path, tmp_path: Path
 )
 def test_val_frames_keep_their_aspect(frame: tuple[int, int], size: tuple[int, int]) -> None:
     assert validation_size(frame, 128) == size
+
+
+def test_two_runs_do_not_share_a_folder(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with sole_writer(tmp_path):
+        assert _run(*SMALL, "--data", streets, "--output", tmp_path, "--steps", "1") == 2
+    assert "is in use by another run" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gradient_that_is_no_number_takes_no_step(
+    streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(streets, tmp_path)
+    average = trainer.world.average
+
+    def spoilt(model: torch.nn.Module, loss: torch.Tensor) -> torch.Tensor:
+        if trainer.step == 4:
+            next(p for p in model.parameters() if p.grad is not None).grad.fill_(float("inf"))  # type: ignore[union-attr]
+        return average(model, loss)
+
+    monkeypatch.setattr(type(trainer.world), "average", lambda _world, *given: spoilt(*given))
+    with pytest.raises(CheckFailedError, match="step 5: the gradient's norm is"):
+        list(trainer.run())
+    assert all(bool(torch.isfinite(p).all()) for p in trainer.model.parameters())
+
+
+def test_another_networks_numbers_are_another_run(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The preset's name may stay while its numbers change."""
+    same = (*SMALL, "--data", streets, "--output", tmp_path / "run", "--steps", "2")
+    assert _run(*same, "--until", "1") == 0
+    preset = find_preset("edge-s")
+    gelu = replace(preset, backbone=replace(preset.backbone, activation="gelu"))
+    monkeypatch.setitem(PRESETS, "edge-s", gelu)
+    assert _run(*same) == 2
+    told = capsys.readouterr().err
+    assert "--preset edge-s" in told
+    assert "Traceback" not in told
+
+
+def test_validation_goes_through_the_label_map(streets: Path) -> None:
+    data = Cityscapes(streets)
+    pair = data.frames("val")[0]
+    truth = data.read_labels(pair.label)
+    table = np.arange(256, dtype=np.uint8)
+    table[0] = 8  # road is called vegetation
+    network, device = tiny_segmenter(), torch.device("cpu")
+    plain = confusion_matrix(network, data, [pair], (64, 128), device)
+    mapped = confusion_matrix(network, data, [pair], (64, 128), device, table)
+    assert plain[0].sum() == (truth == 0).sum() > 0
+    assert mapped[0].sum() == 0
+    np.testing.assert_array_equal(mapped[8], plain[0] + plain[8])
+
+
+def test_a_label_of_another_size_than_its_picture_is_refused(streets: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(streets, tree)
+    path = Cityscapes(tree).frames("train")[0].label
+    label = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert label is not None
+    cv2.imwrite(str(path), label[::2, ::2])
+    with pytest.raises(CalibrationDataError, match="but its picture"):
+        Mixture([Cityscapes(tree)], [1.0]).load(0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 from calibration.quantize import QuantizeSettings
@@ -82,3 +83,27 @@ def test_the_gate_exits_1_and_withdraws_the_engine(made: Made, run: Run) -> None
     assert not list(output.glob(f"{NAME}.*"))
     assert run(output)[0] == 0
     assert (output / f"{NAME}.xml").is_file()
+
+
+def test_fewer_frames_than_asked_for_and_labels_far_from_fp32_are_told(
+    run: Run, tmp_path: Path
+) -> None:
+    code, out, err = run(tmp_path / "out", "--json", frames=99)
+    assert code == 0, err
+    printed = json.loads(out)
+    assert printed["calibration"] == {"requested": 99, "taken": 4}
+    assert "calibrated on 4 frames, not 99: there are no more" in err
+    told = "are the calibration frames like those it will see?" in err
+    assert told == (printed["checks"]["int8_agreement"] < 0.95)
+
+
+def test_labels_that_a_search_needs_are_asked_for_first(
+    run: Run, home: Path, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(home / "tree", tree)
+    shutil.rmtree(tree / "gtFine" / "train")
+    code, _out, err = run(tmp_path / "out", "--search", dataset=tree, max_drop=0)
+    assert code == 2
+    assert "cannot be scored" in err
+    assert not list((tmp_path / "out" / ".store").glob("export-*"))
