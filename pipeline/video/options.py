@@ -44,7 +44,7 @@ def build_parser() -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--engine", type=Path, metavar="PATH",
-        help="engine to run (default: the newest in engines/ that fits this machine)",
+        help="engine to run (default: the INT8 one in engines/ that fits this machine)",
     )  # fmt: skip
     parser.add_argument(
         "--threads", type=parallel, default=0, metavar="N",
