@@ -138,10 +138,10 @@ def _platform(built: BuiltWith, here: Here) -> str | None:
 def _version(built: BuiltWith, here: Here) -> str | None:
     theirs, ours = _numbers(built.version), _numbers(here.version)
     depth = min(len(theirs), len(ours))
-    if theirs[:depth] == ours[:depth]:
+    if depth and theirs[:depth] == ours[:depth]:
         return None
     what = f"was built by {built.title}, here is {NAMES[built.flavour]} {here.version}"
-    if not built.version_compatible:
+    if not built.version_compatible or not depth:  # one that is no number fits nothing
         return what
     # Engines of 10 run under 11; no other step between major versions is supported.
     steps = {theirs[0], 11} if theirs[0] == 10 else {theirs[0]}

@@ -29,6 +29,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pipeline.artifact import Manifest, open_artifact, write_whole
+from pipeline.console import EXIT_OK, run_command
 from pipeline.engines.opening import manifest_of
 from pipeline.engines.tensorrt import TensorRTEngine, open_tensorrt
 
@@ -72,7 +73,7 @@ def row(manifest: Manifest, engine: TensorRTEngine) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> None:
+def main() -> int:
     """Measure and print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engines", nargs="+", type=Path)
@@ -120,7 +121,8 @@ def main() -> None:
         }  # fmt: skip
         text = json.dumps(about | {"rows": rows}, indent=1, default=float)
         write_whole(options.save, text.encode())
+    return EXIT_OK
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -153,3 +153,11 @@ def test_this_machine_can_be_said() -> None:
     # If this fails, it has come to build for servers or Jetsons: so much the better, and say so in
     # docs/tensorrt.md.
     assert not {"8.7", "9.0"} & set(known)
+
+
+@pytest.mark.parametrize("compatible", [False, True])
+@pytest.mark.parametrize(("built", "here"), [("abc", "10.3.0"), ("10.3.0", "abc"), ("", "")])
+def test_a_version_that_is_no_number_fits_nothing(built: str, here: str, compatible: bool) -> None:
+    engine = _with(ENGINE, version=built, version_compatible=compatible)
+    with pytest.raises(ArtifactError, match="was built by TensorRT"):
+        _check(engine, replace(HERE, version=here))
