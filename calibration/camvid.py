@@ -14,6 +14,7 @@ import argparse
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ import numpy as np
 
 from calibration.errors import CalibrationDataError
 from calibration.images import read_bgr, read_grey
+from calibration.signals import interrupt_on_signals
 
 LABEL_IDS: Final = (23, 11, 17, 7, 8, 21, 20, 13, 26, 24, 25, 0)
 """Cityscapes label ids of: sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian,
@@ -41,19 +43,24 @@ def convert(source: Path, root: Path) -> dict[str, int]:
     splits = [split for split in SPLITS if (source / split).is_dir()]
     if not splits:
         raise CalibrationDataError(f"{source}: holds no train, val or test folder of pictures")
+    root = root.absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise CalibrationDataError(f"{root}: is there and not empty; choose another place")
-    partial = root.with_name(f".{root.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        counts = {split: _convert_split(source, split, partial) for split in splits}
-        if root.is_dir():
-            root.rmdir()
-        partial.replace(root)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(
+            tempfile.mkdtemp(prefix=f".{root.name}-", suffix=".partial", dir=root.parent)
+        )
+        try:
+            counts = {split: _convert_split(source, split, partial) for split in splits}
+            partial.chmod(0o755)
+            partial.replace(
+                root
+            )  # onto an empty folder at most: another process may have been first
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise CalibrationDataError(f"{root}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return counts
 
 
@@ -63,6 +70,7 @@ def _convert_split(source: Path, split: str, root: Path) -> int:
     pictures = sorted((source / split).glob("*.png"))
     if not pictures:
         raise CalibrationDataError(f"{source / split}: holds no *.png")
+    names: set[str] = set()
     for picture in pictures:
         label = source / f"{split}annot" / picture.name
         frame, classes = read_bgr(picture), read_grey(label)
@@ -70,12 +78,15 @@ def _convert_split(source: Path, split: str, root: Path) -> int:
             raise CalibrationDataError(
                 f"{label}: not class numbers 0 to {len(LABEL_IDS) - 1} of {picture.name}'s size"
             )
-        match = _NAME.match(picture.stem)
+        match = _NAME.fullmatch(picture.stem)
         if match is None:
             raise CalibrationDataError(f"{picture}: not named DRIVE_FRAME.png, as CamVid's are")
         city = match["drive"].lower()
         number = re.sub(r"\D.*", "", re.sub(r"^\D*", "", city)) or "0"
         name = f"{city}_{int(number):06d}_{int(match['frame']):06d}"
+        if name in names:
+            raise CalibrationDataError(f"{picture}: is frame {name}, and so is another")
+        names.add(name)
         _write(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", frame)
         _write(root / "gtFine" / split / city / f"{name}_gtFine_labelIds.png", table[classes])
     return len(pictures)
@@ -98,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", metavar="CAMVID", type=Path, help="the tutorial's CamVid folder")
     parser.add_argument("root", metavar="ROOT", type=Path, help="directory to write")
     options = parser.parse_args(arguments)
+    interrupt_on_signals()
     try:
         counts = convert(options.source, options.root)
     except CalibrationDataError as error:

@@ -111,6 +111,16 @@ def select_frames(
     return FrameList(split, seed, count, split != "train", selected, _list_sha256(split, selected))
 
 
+def checking_frames(dataset: Cityscapes, count: int) -> FrameList:
+    """What engines are compared with their graphs on: frames of val, which calibrate nothing; of
+    train where there is no val, since a tree to calibrate from need not have one.
+
+    Raises ``CalibrationDataError`` as ``select_frames`` does.
+    """
+    split = "val" if "val" in dataset.splits else "train"
+    return select_frames(dataset, count, split, allow_val=True)
+
+
 def _shares(sizes: list[int], count: int) -> list[int]:
     """How many frames each city gives when they take turns until ``count`` is reached."""
     shares = [0] * len(sizes)

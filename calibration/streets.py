@@ -13,13 +13,19 @@ from __future__ import annotations
 
 import argparse
 import re
-import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from calibration.errors import CalibrationDataError
-from calibration.streetscape.dataset import MAX_VIDEO_FRAMES, write_dataset, write_video
+from calibration.signals import interrupt_on_signals
+from calibration.streetscape.dataset import (
+    MAX_VIDEO_FRAMES,
+    check_video_path,
+    write_dataset,
+    write_video,
+)
 from calibration.streetscape.scene import FRAMES_PER_SECOND, StreetFrame, StreetScene
 
 __all__ = [
@@ -60,10 +66,6 @@ def _parser() -> _Parser:
     return parser
 
 
-def _interrupted(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def _show(done: int, total: int) -> None:
     if sys.stderr.isatty() or done == total:
         end = "\n" if done == total else ""
@@ -80,12 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     longest = MAX_VIDEO_FRAMES // FRAMES_PER_SECOND
     if not 1 <= options.seconds <= longest:
         parser.error(f"--seconds {options.seconds}: must be 1 to {longest}")
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(ending, _interrupted)
+    interrupt_on_signals()
     height, width = options.shape
     size = {"height": height, "width": width, "seed": options.seed, "progress": _show}
     try:
+        if options.video is not None:
+            check_video_path(Path(options.video))
         if options.root is not None:
             made = write_dataset(options.root, train=options.train, val=options.val, **size)
             sys.stdout.write(f"{made}\n")

@@ -74,6 +74,8 @@ def read_manifest(path: Path) -> Manifest:
         data = path.read_bytes()
     except FileNotFoundError:
         raise ArtifactError(f"manifest '{path}' is missing") from None
+    except OSError as error:
+        raise ArtifactError(f"manifest '{path}' cannot be read: {error.strerror}") from error
     try:
         manifest = Manifest.from_json(data)
     except ArtifactError as error:

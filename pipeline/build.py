@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from calibration.cityscapes import Cityscapes
-from calibration.frames import FrameList, select_frames
+from calibration.frames import FrameList, checking_frames, select_frames
 from models import DEFAULT_PRESET
 from models.repmlp import check_input_size
 from models.segmenter import find_preset
 from pipeline.artifact import Artifact
 from pipeline.build_command import rebuild_command
 from pipeline.build_engines import agreements, choose_flavour, open_built
-from pipeline.build_inputs import checking_frames, engine_name, find_checkpoint, open_dataset
+from pipeline.build_inputs import engine_name, find_checkpoint, open_dataset
 from pipeline.build_options import (
     DEFAULT_SHAPE,
     BuildOptions,
@@ -118,7 +118,7 @@ class _Build:
         for shape in (options.shape, options.calibration_shape or options.shape):
             check_input_size(*shape, find_preset(preset).unit)
         dataset = open_dataset(options.dataset, options.output, self.told)
-        checking = checking_frames(dataset, CHECK_FRAMES, SPLIT)
+        checking = checking_frames(dataset, CHECK_FRAMES)
         calibrating = None
         if "int8" in options.precision:
             calibrating = select_frames(
@@ -173,7 +173,10 @@ class _Build:
                 )  # fmt: skip
                 # The engine is there by now, whatever becomes of a minute of measuring.
                 tuning = self.tune(artifact)
-                publish(artifact, options.output, path.stem, tuning=tuning)
+                publish(
+                    artifact, options.output, path.stem, tuning=tuning,
+                    replace_other=options.replace_other,
+                )  # fmt: skip
             else:
                 withdraw(artifact, options.output, name)
             checks = {

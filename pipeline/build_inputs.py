@@ -7,13 +7,17 @@ import time
 from pathlib import Path
 
 from calibration.cityscapes import Cityscapes
-from calibration.errors import CalibrationDataError
-from calibration.frames import FrameList, select_frames
 from calibration.streets import write_dataset
 from models import DEFAULT_PRESET
-from models.checkpoints import is_shipped, load_segmenter, random_checkpoint, shipped_checkpoint
+from models.checkpoints import (
+    WEIGHTS,
+    is_shipped,
+    load_segmenter,
+    random_checkpoint,
+    shipped_checkpoint,
+)
 from models.segmenter import find_preset
-from pipeline.artifact import Artifact
+from pipeline.artifact import Artifact, sha256_of
 from pipeline.build_options import BuildOptions
 from pipeline.stage import Notify, StageEvent
 from pipeline.stages.inject import checkpoint_artifact
@@ -22,6 +26,8 @@ from pipeline.store import Store
 # Enough streets to calibrate with and to look at, where no data set is at hand.
 STREETS_TRAIN, STREETS_VAL = 128, 24
 MOST_OF_A_NAME = 60
+# Names that every training gives: the folder tells more.
+_SAY_NOTHING = ("best", "last", "model", "checkpoint", "latest")
 
 
 def open_dataset(root: Path | None, output: Path, notify: Notify | None = None) -> Cityscapes:
@@ -72,18 +78,26 @@ def find_checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]
 def engine_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
     """What an engine's files are called. Weights that are not shipped are named too."""
     height, width = options.shape
-    stem = re.sub(r"[^A-Za-z0-9._-]", "_", checkpoint.stem)[:MOST_OF_A_NAME]
-    own = is_shipped(checkpoint) or stem in (preset, f"random-{preset}")
-    weights = "" if own else f"-{stem}"
+    weights = _weights_name(options, preset, checkpoint)
     batch = f"-b{options.batch}" if options.batch > 1 else ""
     # Never in the place of an engine that is meant to be used.
     form = "-train" if options.injection == "train" else ""
     return f"{preset}{weights}{form}-{options.precision}-{height}x{width}{batch}"
 
 
-def checking_frames(dataset: Cityscapes, count: int, split: str) -> FrameList:
-    """What engines are compared with their graphs on: frames that calibrated nothing, if any."""
-    try:
-        return select_frames(dataset, count, split, allow_val=True)
-    except CalibrationDataError:  # a tree to calibrate from need not have a val split
-        return select_frames(dataset, count)
+def _weights_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
+    if options.random_weights:
+        return "-random"
+    if is_shipped(checkpoint):
+        return ""
+    shipped = WEIGHTS / f"{preset}.safetensors"
+    digest = sha256_of(checkpoint)
+    if shipped.is_file() and sha256_of(shipped) == digest:
+        return ""
+    stem = checkpoint.stem
+    if stem in _SAY_NOTHING:
+        stem = checkpoint.absolute().parent.name
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:MOST_OF_A_NAME]
+    if stem != preset:
+        return f"-{stem}"
+    return f"-{digest[:8]}" if shipped.is_file() else ""

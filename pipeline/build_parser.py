@@ -14,6 +14,7 @@ from models import DEFAULT_INJECTION, INJECTION_FORMS
 from pipeline import PRECISIONS
 from pipeline.console import Parser, parse_shape, positive_int
 from pipeline.errors import UsageError
+from pipeline.verify import MIN_AGREEMENT
 
 if TYPE_CHECKING:
     from pipeline.build_options import BuildOptions, GateLimits
@@ -58,8 +59,9 @@ def build_parser(description: str) -> Parser:
         metavar="STEPS", help="fp32 teaches its INT8 self on the calibration frames, without "
         "labels (%(const)s steps where no number is given)")  # fmt: skip
     add("--opset", type=int, choices=(17, 18, 19), default=17)
-    add("--min-agreement", type=float, default=98.0, metavar="PERCENT",
-        help="labels the engine must share with its own graph (default: %(default)s)")  # fmt: skip
+    add("--min-agreement", type=float, metavar="PERCENT",
+        help="labels the engine must share with its own graph (default: 98; of random weights, "
+        "whose labels are chance, 0)")  # fmt: skip
     add("--random-weights", action="store_true",
         help="an untrained network, to try sizes and speed")  # fmt: skip
     add("--tune", action="store_true",
@@ -105,6 +107,8 @@ def build_options(options: Namespace) -> BuildOptions:
     from pipeline.build_options import BuildOptions, TensorRTOptions, TunePace
     from pipeline.engines.trt_builder import MAX_WORKSPACE_MIB, BuilderOptions
 
+    if options.min_agreement is None:
+        options.min_agreement = 0.0 if options.random_weights else 100 * MIN_AGREEMENT
     if not 0 <= options.min_agreement <= 100:
         raise UsageError(f"--min-agreement {options.min_agreement}: give a percentage, 0 to 100")
     if "int8" not in options.precision:

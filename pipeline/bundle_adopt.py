@@ -21,7 +21,7 @@ from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.opening import manifest_of
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.errors import CheckFailedError
-from pipeline.verify import MIN_AGREEMENT, label_agreement
+from pipeline.verify import label_agreement
 
 # Facts of the machine it was built on, which this one has its own of, or of its folder there.
 _NOT_HERE = ("device", "tools", "executed", "runtime", "agreement", "tuning", "gate", "rebuild",
@@ -42,7 +42,6 @@ def adopt_engine(folder: Path, index: dict[str, Any], engine: Path, about: dict[
         CheckFailedError: on this machine it is not its graph; then it gets no manifest.
     """
     manifest_path = manifest_of(engine)
-    manifest_path.unlink(missing_ok=True)
     source = Manifest.from_json((folder / "model.json").read_bytes())
     frames, labels = (
         np.load(folder / "check" / f"{name}.npy", allow_pickle=False)
@@ -52,12 +51,14 @@ def adopt_engine(folder: Path, index: dict[str, Any], engine: Path, about: dict[
     with OpenVINOEngine(engine, precision=index["model"]["precision"]) as opened:
         found = label_agreement(opened, frames, labels)
         info = opened.info
-    if not found["labels"] >= MIN_AGREEMENT:
+    asked = float(index["model"]["min_agreement"])
+    if not found["labels"] >= asked:
+        manifest_path.unlink(missing_ok=True)  # another version or CPU may have been content
         raise CheckFailedError(
             f"on this machine ({cpu_model()}) the engine is not its graph: they name the same "
-            f"class on {found['labels']:.2%} of positions (asked for {MIN_AGREEMENT:.0%}); it "
+            f"class on {found['labels']:.2%} of positions (asked for {asked:.0%}); it "
             "stays out of service",
-            hint="build it here with scripts/build_engine.py, or in fp32",
+            hint="bundle an engine that was built with --precision fp32, or on such a CPU",
         )
     version = metadata.version("openvino")
     device = {"cpu": cpu_model(), "features": list(cpu_features())}

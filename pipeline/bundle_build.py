@@ -25,7 +25,7 @@ from pipeline.engines.trt_facts import engine_facts
 from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major
 from pipeline.engines.trt_trial import open_fresh
 from pipeline.errors import CheckFailedError, EngineError, MissingDependencyError, UsageError
-from pipeline.verify import MIN_AGREEMENT, label_agreement
+from pipeline.verify import label_agreement
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,11 @@ def _judge(request: BuildRequest, plan: bytes, facts: dict[str, Any]) -> dict[st
         with opened as engine:
             found = label_agreement(engine, frames, labels)
             runtime = dict(engine.info.extra)
-    if not found["labels"] >= MIN_AGREEMENT:
+    asked = float(request.index["model"]["min_agreement"])
+    if not found["labels"] >= asked:
         raise CheckFailedError(
             f"the engine is not its graph: they name the same class on {found['labels']:.2%} of "
-            f"positions (asked for {MIN_AGREEMENT:.0%}); nothing was written",
+            f"positions (asked for {asked:.0%}); nothing was written",
         )
     return {"agreement": {"graph": found}, "not_executed": None, "runtime": runtime}
 

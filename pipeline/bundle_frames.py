@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.cityscapes import Cityscapes
-from calibration.frames import select_frames
+from calibration.frames import checking_frames
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.verify import batches, labels_of
 
@@ -27,8 +27,8 @@ def check_files(model: bytes, dataset: Path | None) -> dict[str, bytes]:
 
     Args:
         model: the graph, one input uint8 (N, H, W, 3), and logits or labels out.
-        dataset: a Cityscapes tree, whose train split the frames are of; rendered streets if
-            ``None``.
+        dataset: a Cityscapes tree, of whose val split the frames are, if it has one; rendered
+            streets if ``None``.
 
     Returns:
         Of K inputs: frames uint8 (K, N, H, W, 3) BGR, and the classes uint8 (K, N, h, w) at the
@@ -37,15 +37,15 @@ def check_files(model: bytes, dataset: Path | None) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
         graph.write_bytes(model)
-        if dataset is None:
-            # Only where it is needed: the renderer is no part of what a bundle is made of.
-            from calibration.streets import write_dataset
-
-            dataset = Path(folder) / "streets"
-            write_dataset(dataset, train=COUNT, val=1)
         with OnnxRuntimeEngine(graph) as exact:
             batch, height, width, _channels = exact.inputs[0].shape
-            frames = select_frames(Cityscapes(dataset), COUNT * batch).images(height, width)
+            if dataset is None:
+                # Only where it is needed: the renderer is no part of what a bundle is made of.
+                from calibration.streets import write_dataset
+
+                dataset = Path(folder) / "streets"
+                write_dataset(dataset, train=0, val=COUNT * batch)
+            frames = checking_frames(Cityscapes(dataset), COUNT * batch).images(height, width)
             stacks = list(batches(frames, batch, COUNT))
             labels = [labels_of(exact.infer(stack)) for stack in stacks]
     return {FRAMES: _npy(np.stack(stacks)), LABELS: _npy(np.stack(labels))}

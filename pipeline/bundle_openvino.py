@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.artifact import open_artifact
-from pipeline.bundle_parts import RUNNER_REQUIREMENTS, Parts
+from pipeline.bundle_parts import RUNNER_REQUIREMENTS, Parts, min_agreement
 from pipeline.engines.opening import manifest_of
 from pipeline.errors import ArtifactError
 from pipeline.lineage import floating_of, is_quantized, quantized_of
@@ -49,6 +49,7 @@ def openvino_parts(source: Path) -> Parts:
         "inputs": [tensor.as_json() for tensor in manifest.inputs],
         "outputs": [tensor.as_json() for tensor in manifest.outputs],
         **{key: facts.get(key) for key in ("preset", "patch", "multiply_adds")},
+        "min_agreement": min_agreement(manifest),
     }
     return Parts(
         source.stem, "openvino", model, {**files, "model.json": manifest.to_json()},

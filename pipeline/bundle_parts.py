@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pipeline.artifact import Artifact, Manifest, TensorFacts, open_artifact
 from pipeline.engines.opening import manifest_of
 from pipeline.errors import ArtifactError, CheckFailedError, MissingDependencyError
+from pipeline.verify import MIN_AGREEMENT
 
 # A runner's own needs; a test holds them to pyproject.toml.
 RUNNER_REQUIREMENTS = (
@@ -63,6 +64,14 @@ def tensorrt_parts(source: Path, *, labels: bool = False) -> Parts:
     )  # fmt: skip
 
 
+def min_agreement(manifest: Manifest) -> float:
+    """Share of labels that an engine was to share with its graph where it was built, and so is on
+    the box; of a graph that no engine was built of, the usual."""
+    config = manifest.facts.get("config", {})
+    asked = config.get("min_agreement") if isinstance(config, dict) else None
+    return float(asked) if isinstance(asked, float | int) else MIN_AGREEMENT
+
+
 def _name(source: Path, manifest: Manifest, facts: Mapping[str, Any]) -> str:
     """A graph in the store is called as all others there: its bundle is named as an engine is."""
     if not (source.parent / "artifact.json").is_file():
@@ -71,7 +80,8 @@ def _name(source: Path, manifest: Manifest, facts: Mapping[str, Any]) -> str:
     preset = str(facts["preset"])
     own = "" if weights in ("", preset, f"random-{preset}") else f"-{weights}"
     height, width = facts["inputs"][0]["shape"][1:3]
-    return f"{preset}{own}-{facts['precision']}-{height}x{width}"
+    # Not the name of the OpenVINO engine made of the same calibration.
+    return f"{preset}{own}-{facts['precision']}-{height}x{width}-tensorrt"
 
 
 def _find(source: Path) -> tuple[Artifact, Path]:
@@ -140,6 +150,7 @@ def _describe(graph: Path, manifest: Manifest, *, labels: bool) -> tuple[bytes, 
             key: manifest.facts.get(key, manifest.provenance.get("export", {}).get(key))
             for key in ("preset", "patch", "multiply_adds")
         },
+        "min_agreement": min_agreement(manifest),
     }
 
 

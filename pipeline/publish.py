@@ -24,6 +24,9 @@ from pipeline.artifact import (
 from pipeline.engines.opening import manifest_of
 from pipeline.errors import ArtifactError, SinkError
 
+COMPARISON = "comparison"
+_LEARNT = ("gate", "tuning", "rebuild", "checkpoint", "made_for")
+
 
 def prepare(output: Path) -> None:
     """Make the output folder. Raises ``SinkError`` where nothing can be written into it.
@@ -60,18 +63,28 @@ def publish(
         tuning: how it runs best on this machine, for the facts under ``tuning``; ``None`` likewise.
         rebuild: the command that builds it again, for the facts under ``rebuild``; likewise.
         checkpoint: where the checkpoint lay, for the facts under ``checkpoint``; likewise.
-        replace_other: whether it may take the place of an engine that another command made; else
-            it lies beside that one, with a part of its key in its name.
+        replace_other: whether it is an engine to be used, and may take the place of one that
+            another command made. Else it was built to be compared with: it lies beside that one,
+            with a part of its key in its name, and ``made_for`` in its facts says so.
     """
     found = {"gate": gate, "tuning": tuning, "rebuild": rebuild, "checkpoint": checkpoint}
     found = {key: value for key, value in found.items() if value is not None}
-    if not replace_other and made_otherwise(built, output, name, rebuild) is not None:
-        name = f"{name}-{built.manifest.key[:8]}"
+    if not replace_other:
+        found["made_for"] = COMPARISON
+        other = _other(built, output, name)
+        if other is not None and other.facts.get("rebuild") != rebuild:
+            name = f"{name}-{built.manifest.key[:8]}"
     target = _target(built, output, name)
     manifest_path = manifest_of(target)
     there = _there(built, manifest_path)
     if there is not None:
-        facts = there.facts | found
+        # What was learnt of it stays, and so does whose it is; its facts proper are the store's.
+        kept = {key: there.facts[key] for key in _LEARNT if key in there.facts}
+        if replace_other:
+            kept.pop("made_for", None)
+        facts = built.facts | (kept | found if replace_other else found | kept)
+        if not replace_other and "made_for" not in kept:
+            facts.pop("made_for", None)
         if facts != there.facts:
             _write(manifest_path, replace(there, facts=facts))
         return target
@@ -91,14 +104,18 @@ def publish(
 def made_otherwise(built: Artifact, output: Path, name: str, rebuild: str | None) -> str | None:
     """The command that made the other engine of that name, where there is one that is not this
     one's own: what is lost if it is replaced."""
+    other = _other(built, output, name)
+    command = None if other is None else other.facts.get("rebuild", "a command it does not record")
+    return None if command == rebuild else command
+
+
+def _other(built: Artifact, output: Path, name: str) -> Manifest | None:
+    """The manifest of another engine of that name, if there is one that anyone could open."""
     try:
         there = read_manifest(manifest_of(_target(built, output, name)))
     except ArtifactError:
-        return None  # nothing there that anyone could open
-    command = there.facts.get("rebuild")
-    if there.key == built.manifest.key or not isinstance(command, str) or command == rebuild:
         return None
-    return command
+    return None if there.key == built.manifest.key else there
 
 
 def withdraw(built: Artifact, output: Path, name: str) -> None:

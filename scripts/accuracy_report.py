@@ -48,6 +48,7 @@ from pipeline.report.subjects import (
     exact_graph_of,
     graphs_of,
     open_subject,
+    preset_of,
     told_apart,
 )
 from pipeline.report.verdict import check_limits
@@ -122,7 +123,7 @@ def open_subjects(options: Namespace, stack: ExitStack, *, with_exact: bool) -> 
             injection = options.injection
             if options.form == "train" and option == "--candidate":
                 injection = "train"
-            engine = built(options, name, other, injection).engine
+            engine = built(options, option, other, injection).engine
             found[option] = opened(name, engine, stack)
             if other is not None:
                 check_same_weights(option, found[option], other)
@@ -169,17 +170,24 @@ def opened(name: str, path: Path, stack: ExitStack, *, allow_host_code: bool = F
     return subject
 
 
-def built(options: Namespace, precision: str, other: Subject | None, injection: str) -> BuildResult:
-    """Build an engine, or find it; of the other one's size and preset where not told."""
+def built(options: Namespace, option: str, other: Subject | None, injection: str) -> BuildResult:
+    """Build the engine of that option, or find it; of the other one's size, preset and weights
+    where not told."""
+    precision = options.reference if option == "--reference" else options.candidate
     require(*BUILD_PACKAGES, extra="build", why=f"building the {precision} engine")
     from pipeline.build import DEFAULT_SHAPE, BuildOptions, build
 
     shape, preset = options.shape, options.preset
     if other is not None:
         height, width = other.engine.inputs[0].shape[1:3]
-        shape = shape or (height, width)
-        if preset is None and options.checkpoint is None and other.manifest is not None:
-            preset = other.manifest.facts.get("preset")
+        if shape not in (None, (height, width)):
+            raise UsageError(
+                f"--shape {shape[0]}x{shape[1]}: the engine it is compared with takes "
+                f"{height}x{width}"
+            )
+        shape = (height, width)
+        if preset is None and options.checkpoint is None:
+            preset = preset_of(other)
     checkpoint = options.checkpoint or (checkpoint_of(other) if other is not None else None)
     say(f"{precision}: building the engine, or finding it in '{options.engines}'")
     result = build(
@@ -191,7 +199,7 @@ def built(options: Namespace, precision: str, other: Subject | None, injection: 
         )
     )  # fmt: skip
     for each in result.engines:
-        if each.other is not None:
+        if each.other is not None and option == "--candidate":
             warn(
                 f"judging '{each.path}'; the engine of its usual name was built otherwise and is "
                 f"left as it is, --candidate judges it: {each.other}"

@@ -160,8 +160,11 @@ def tell(result: BuildResult) -> None:
     if result.comparison is not None:
         for pair, same in result.comparison["labels"].items():
             say(f"{pair}: {same:.2%} of labels are the same")
+    for each in result.engines:
+        if each.backend == "openvino" and each.path is not None:
+            say(f"to take it to another CPU: make_bundle.py {each.path}")
     if "tensorrt" in result.graphs:
-        say(f"to build elsewhere: make_bundle.py {result.graphs['tensorrt']}")
+        say(f"to build for an NVIDIA GPU elsewhere: make_bundle.py {result.graphs['tensorrt']}")
     say(f"{result.seconds:.1f} s")
 
 

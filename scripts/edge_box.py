@@ -21,6 +21,7 @@ import shlex
 import shutil
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,14 @@ def read_index() -> dict[str, Any]:
     except (OSError, ValueError):
         fail(f"'{path}' is not a bundle's index: it was altered or half copied")
     version = index.get("version", 0) if isinstance(index, dict) else 0
-    if version not in (0, BUNDLE_VERSION):
+    if type(version) is int and version not in (0, BUNDLE_VERSION):
         fail(f"this bundle is of version {version}, edge.py reads {BUNDLE_VERSION}")
+    version = version if type(version) is int else 0
     kinds = {"name": str, "backend": str, "model": dict, "requirements": list, "files": dict}
-    if not version or not all(isinstance(index.get(key), kind) for key, kind in kinds.items()):
+    whole = version and all(isinstance(index.get(key), kind) for key, kind in kinds.items())
+    texts = [*index.get("requirements", ()), *index.get("files", {}).values()] if whole else []
+    needed = {"edge.py", "model.json"} <= set(index["files"]) and index["model"] if whole else False
+    if not needed or not all(isinstance(text, str) for text in texts):
         fail(f"'{path}' is not a bundle's index: it was altered or half copied")
     return index
 
@@ -80,10 +85,19 @@ def missing_packages(requirements: list[str]) -> list[str]:
     missing = []
     for requirement in requirements:
         name, _, least = requirement.partition(">=")
+        module = None
         try:
-            module = importlib.import_module(MODULES.get(name, name))
-        except ImportError:
+            if name == "openvino":  # imported, it would call home before it can be told not to
+                if find_spec(name) is None:
+                    raise ModuleNotFoundError(name)
+            else:
+                module = importlib.import_module(MODULES.get(name, name))
+        except ModuleNotFoundError:
             missing.append(requirement)
+            continue
+        except (ImportError, OSError, AttributeError) as error:
+            broken = str(error).splitlines()[0] if str(error) else type(error).__name__
+            missing.append(f"{name} (installed, does not load: {broken})")
             continue
         try:
             found = metadata.version(name)
@@ -182,13 +196,17 @@ def check(index: dict[str, Any]) -> int:
         print(f"  Jetson     {release}")
     lacking = missing_packages(index["requirements"])
     print(f"  packages   {'all here' if not lacking else 'missing: ' + ', '.join(lacking)}")
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    compiler = shutil.which((shlex.split(os.environ.get("CC", "")) or ["cc"])[0])
     print(f"  compiler   {compiler or 'missing: kernels run in NumPy, several times as slow'}")
     todo = []
     if wrong:
         todo.append("copy the archive again and unpack it")
     if lacking:
-        todo.append(f"python3 -m pip install -r {HERE / 'requirements.txt'}")
+        wanted = [each for each in lacking if "does not load" not in each]
+        todo += [f"mend {each}" for each in lacking if each not in wanted]
+        if wanted:
+            listed = shlex.quote(str(HERE / "requirements.txt"))
+            todo.append(f"python3 -m pip install -r {listed}")
     if on_gpu(index):
         todo += check_gpu(release, whole=not wrong)
     trouble = "" if wrong else not_of_this_bundle(index)
@@ -230,6 +248,14 @@ def not_of_this_bundle(index: dict[str, Any]) -> str:
         return "not built yet"
     if built_of != bundle_digest(index):
         return "built of another bundle that was unpacked here: build it again"
+    if not on_gpu(index):
+        proven = manifest["facts"].get("tools", {}).get("openvino")
+        try:
+            here = metadata.version("openvino")
+        except metadata.PackageNotFoundError:
+            here = proven  # what is missing is told elsewhere
+        if proven != here:
+            return f"proven with OpenVINO {proven}, here is {here}: build it again"
     return "" if path.is_file() else "not built yet"
 
 
@@ -287,7 +313,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(index: dict[str, Any], arguments: list[str]) -> int:
     """Hand over to the video runner with this bundle's engine."""
-    if any(word == "--engine" or word.startswith("--engine=") for word in arguments):
+    if any(w.startswith("--e") and "--engine".startswith(w.partition("=")[0]) for w in arguments):
         fail("--engine: edge.py runs the engine of this bundle", "leave --engine out")
     engine = engine_path(index)
     trouble = not_of_this_bundle(index)
@@ -297,7 +323,9 @@ def run(index: dict[str, Any], arguments: list[str]) -> int:
     if lacking:
         fail(f"{', '.join(lacking)} missing", "python3 edge.py says what to install")
     script = HERE / "app" / "scripts" / "run_video.py"
-    command = [sys.executable, str(script), *arguments, "--engine", str(engine)]
+    if not script.is_file():
+        fail(f"'{script}' is missing", "copy the archive again and unpack it")
+    command = [sys.executable, str(script), "--engine", str(engine), *arguments]
     os.execv(sys.executable, command)  # noqa: S606  # our own script, no shell
 
 
@@ -318,4 +346,12 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except OSError as trouble:  # stdout is full or closed, or a file cannot be read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        fail(f"{trouble.strerror or trouble}: {trouble.filename or 'stdout'}")
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as trouble:
+        fail(f"bundle.json or model.json was altered ({type(trouble).__name__}: {trouble})")
+    sys.exit(code)

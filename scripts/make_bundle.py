@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Pack a graph with all it takes to build and run it on the edge box: one archive.
+"""Pack a network with all it takes to run it on the edge box: one archive.
 
-A Jetson's engine must be built on the Jetson. Copy the archive there, unpack it, and
-``python3 edge.py`` says what is missing, builds the engine and runs it.
+An OpenVINO engine travels itself and is proven on the CPU it comes to; a Jetson's engine must be
+built on the Jetson, from its graph. Copy the archive there, unpack it, and ``python3 edge.py`` says
+what is missing, makes the engine ready and runs it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def build_parser() -> Parser:
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add("source", type=Path, metavar="ENGINE_OR_ONNX",
-        help="a TensorRT engine or a Q/DQ graph that build_engine.py made")  # fmt: skip
+        help="an engine (.xml, .engine) or a Q/DQ graph that build_engine.py made")  # fmt: skip
     add("--output", type=Path, metavar="FILE.tar.gz", help="default: NAME-bundle.tar.gz here")
     add("--labels", action="store_true",
         help="end in labels instead of logits: upsampled and decided on the GPU")  # fmt: skip

@@ -28,7 +28,7 @@ from pipeline.console import (
     run_command,
     say,
 )
-from pipeline.errors import MissingDependencyError, UsageError
+from pipeline.errors import CheckpointError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,7 +123,9 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
     maps = parse_label_maps(options.label_map, roots)
     mixture = Mixture([Cityscapes(root) for root in roots], weights, relabel=maps)
     val_root = options.val or roots[0]
-    judge, judge_map = Cityscapes(val_root), dict(zip(roots, maps, strict=True)).get(val_root)
+    places = [Path(root).resolve() for root in roots]
+    judge_map = dict(zip(places, maps, strict=True)).get(Path(val_root).resolve())
+    judge = Cityscapes(val_root)
     judged = judge.frames("val")
     val_shape = options.val_shape or validation_size(judge.read(judged[0])[1].shape, preset.unit)
     check_input_size(val_shape[0], val_shape[1], preset.unit)
@@ -157,7 +159,9 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
     trainer = Trainer(
         model, preset.name, mixture, config, options.output,
         device=device, validate=validate, world=world,
-        origin=describe_origin(options, preset, mixture, maps, judged, val_shape),
+        origin=describe_origin(
+            options, preset, mixture, [*maps, judge_map], judged, val_shape
+        ),
     )  # fmt: skip
     if trainer.resume():
         tell(
@@ -180,6 +184,8 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
             if progress.miou is not None:
                 say(f"step {progress.step}  loss {loss:.4f}  val mIoU {progress.miou:.2f}")
     best = options.output / "best.safetensors"
+    if not best.is_file():
+        raise CheckpointError(f"'{best}' is not there: was it removed? Nothing was validated since")
     say(f"best val mIoU {trainer.best:.2f}: {best}")
     if options.json:
         print_json(

@@ -134,10 +134,7 @@ def write_video(
     if not 1 <= frames <= MAX_VIDEO_FRAMES:
         raise CalibrationDataError(f"frames: must be 1 to {MAX_VIDEO_FRAMES}, not {frames}")
     _check_streets(height, width, seed)
-    if path.suffix.lower() != ".mp4":
-        raise CalibrationDataError(f"{path}: a video must be named *.mp4")
-    if not path.parent.is_dir():
-        raise CalibrationDataError(f"{path.parent}: no such directory for the video")
+    check_video_path(path)
     partial = path.with_name(f".{path.stem}-{os.getpid()}.partial.mp4")
     code = cv2.VideoWriter.fourcc(*"mp4v")
     writer = cv2.VideoWriter(str(partial), code, float(FRAMES_PER_SECOND), (width, height))
@@ -158,6 +155,18 @@ def write_video(
         writer.release()
         partial.unlink(missing_ok=True)
     return path
+
+
+def check_video_path(path: Path) -> None:
+    """Raise ``CalibrationDataError`` where no video can be written; asked before any work."""
+    if path.suffix.lower() != ".mp4":
+        raise CalibrationDataError(f"{path}: a video must be named *.mp4")
+    if not path.parent.is_dir():
+        raise CalibrationDataError(f"{path.parent}: no such directory for the video")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # OpenCV would crash
+        raise CalibrationDataError(f"{path!r}: its name is not UTF-8") from error
 
 
 def _check_video(written: Path, path: Path, frames: int) -> None:

@@ -7,6 +7,7 @@ match the files, the runtime's version and this machine before the runtime is ha
 from __future__ import annotations
 
 import os
+import tempfile
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -90,7 +91,7 @@ def open_engine(
 
     # One folder per content: OpenVINO's own cache goes by file name and time, which can lie.
     content = sha256(os.fsencode(artifact.manifest.key)).hexdigest()[:20]
-    cache = user_cache_path("repmlp-edge") / "openvino" / content
+    cache = _writable(user_cache_path("repmlp-edge") / "openvino" / content)
     notes: dict[str, str] = {"tuned_for": goal} if chosen.tuned else {}
     if chosen.ignored is not None:
         notes = {"tuning_ignored": chosen.ignored}
@@ -102,11 +103,11 @@ def open_engine(
 
 def find_engine(folder: Path) -> Path:
     """The engine in ``folder`` to run: of those built for this machine the newest in INT8, else the
-    newest. What was built as another's reference is newer than it as often as not.
+    newest; one that a report built for itself only where there is no other.
 
     Raises ``EngineError`` when there is none, saying how to make one.
     """
-    candidates = [p for suffix in SUFFIXES for p in folder.glob(f"*{suffix}")]
+    candidates = [p for suffix in SUFFIXES for p in folder.glob(f"*{suffix}") if p.is_file()]
     reasons = []
     for path in sorted(candidates, key=_preference, reverse=True):
         try:
@@ -114,6 +115,9 @@ def find_engine(folder: Path) -> Path:
             if artifact.kind != "engine" or artifact.path != path:
                 raise ArtifactError(f"'{manifest_of(path)}' is not the manifest of '{path.name}'")
             _check_facts(artifact)
+            lost = [name for name in artifact.manifest.files if not (folder / name).is_file()]
+            if lost:
+                raise ArtifactError(f"'{path.name}' lacks '{lost[0]}'")
             if path.suffix == ".xml":
                 _check_openvino(artifact)
             else:
@@ -128,12 +132,24 @@ def find_engine(folder: Path) -> Path:
     )
 
 
-def _preference(path: Path) -> tuple[bool, float]:
+def _preference(path: Path) -> tuple[bool, bool, float]:
     try:
-        precision = str(read_manifest(manifest_of(path)).facts.get("precision"))
+        facts = read_manifest(manifest_of(path)).facts
     except ArtifactError:
-        precision = ""
-    return "int8" in precision, path.stat().st_mtime
+        facts = {}
+    # What a report built for itself may be what it has found wanting.
+    used = "made_for" not in facts
+    return used, "int8" in str(facts.get("precision")), path.stat().st_mtime
+
+
+def _writable(folder: Path) -> Path | None:
+    """The folder, made; ``None`` where it cannot be: a cache is no need, services have no home."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return None
 
 
 def _check_meant(path: Path, *, threads: int, streams: int, allow_host_code: bool) -> None:
@@ -166,6 +182,8 @@ def _check_facts(artifact: Artifact) -> None:
     """Raise ``ArtifactError`` for facts that are not what a build writes."""
     facts = artifact.facts
     wrong = [name for name in ("tools", "device") if not isinstance(facts.get(name, {}), dict)]
+    if not wrong and not isinstance(facts.get("device", {}).get("features", []), list):
+        wrong.append("device")
     if artifact.path.suffix == ".xml" and facts.get("precision") not in PRECISIONS:
         wrong.append("precision")
     if wrong:

@@ -118,6 +118,12 @@ def check_asked(options: Namespace) -> None:
             "--allow-host-code: neither --reference nor --candidate names a TensorRT engine "
             "(.engine): leave it out"
         )
+    named = [name for name in asked.values() if name not in PRECISIONS]
+    for option in ("shape", "checkpoint", "preset"):
+        if getattr(options, option) is not None and len(named) == len(asked):
+            raise UsageError(f"--{option} is of engines that are built: both are named by a path")
+    if options.bisect and options.exact == "none":
+        raise UsageError("--bisect needs the exact graph: leave --exact none out")
     for option, name in asked.items():
         if name not in PRECISIONS and not Path(name).is_file():
             raise UsageError(

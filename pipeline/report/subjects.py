@@ -12,12 +12,14 @@ from pipeline.artifact import Artifact, Manifest, read_manifest, sha256_of
 from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.opening import manifest_of, open_engine
-from pipeline.errors import UsageError
+from pipeline.errors import ArtifactError, UsageError
 from pipeline.inference import Segmenter
 from pipeline.lineage import floating_of, is_quantized, quantized_of
 from pipeline.report.evaluate import Contestant
 from pipeline.report.schema import FloatLayer, FloatLayers
 from pipeline.stage import tool_versions
+
+_SHIPPED = Path(__file__).resolve().parents[2] / "models" / "weights"
 
 TENSORRT_GRAPH = "model.int8.tensorrt.onnx"
 """Its name for the int8 spelling, which every TensorRT precision with int8 is built from."""
@@ -35,6 +37,7 @@ class Subject:
         engine: opened.
         files: SHA-256 of each of its files, by name.
         manifest: what it was built from; ``None`` for a bare ONNX file.
+        stage: of an ONNX file in a build's store, the manifest of the stage that wrote it.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Subject:
     engine: Engine
     files: Mapping[str, str]
     manifest: Manifest | None
+    stage: Manifest | None = None
 
     @property
     def contestant(self) -> Contestant:
@@ -114,10 +118,29 @@ def open_subject(name: str, path: Path, *, allow_host_code: bool = False) -> Sub
     try:
         manifest = None if path.suffix == ".onnx" else read_manifest(manifest_of(path))
         files = {path.name: sha256_of(path)} if manifest is None else manifest.files
-        return Subject(name, path, engine, files, manifest)
+        return Subject(name, path, engine, files, manifest, _stage_of(path, files))
     except BaseException:
         engine.close()
         raise
+
+
+def _stage_of(path: Path, files: Mapping[str, str]) -> Manifest | None:
+    """The manifest beside a graph, where it is of that very graph."""
+    try:
+        manifest = read_manifest(path.with_name("artifact.json"))
+    except ArtifactError:
+        return None
+    return manifest if manifest.files.get(path.name) == files.get(path.name) else None
+
+
+def preset_of(subject: Subject) -> str | None:
+    """The preset of its network, if that is known."""
+    for manifest in (subject.manifest, subject.stage):
+        if manifest is not None:
+            export = manifest.provenance.get("export", {})
+            found = manifest.facts.get("preset") or export.get("preset")
+            return str(found) if found else None
+    return None
 
 
 def told_apart(reference: Subject, candidate: Subject) -> tuple[Subject, Subject]:
@@ -193,12 +216,14 @@ def checkpoint_of(subject: Subject) -> Path | None:
     Raises ``UsageError`` where it is no longer there, or holds other weights by now.
     """
     weights = _weights(subject)
-    if subject.manifest is None or weights is None:
+    if weights is None:
         return None
     name, digest = weights
-    path = Path(str(subject.manifest.facts.get("checkpoint", name)))
-    if path.is_file() and sha256_of(path) == digest:
-        return path
+    facts = {} if subject.manifest is None else subject.manifest.facts
+    path = Path(str(facts.get("checkpoint", name)))
+    for candidate in (path, *sorted(_SHIPPED.glob("*.safetensors"))):
+        if candidate.is_file() and sha256_of(candidate) == digest:
+            return candidate
     raise UsageError(
         f"'{subject.path}' was made of checkpoint '{path}' ({digest[:12]}), which is "
         f"{'another file by now' if path.is_file() else 'not there'}",
@@ -219,7 +244,10 @@ def check_same_weights(option: str, built: Subject, other: Subject) -> None:
 
 def _weights(subject: Subject) -> tuple[str, str] | None:
     """(name, SHA-256) of the checkpoint, if the manifest tells."""
-    found = {} if subject.manifest is None else subject.manifest.provenance.get("checkpoint", {})
+    manifest = subject.manifest or subject.stage
+    found = {} if manifest is None else manifest.provenance.get("checkpoint")
+    if not isinstance(found, dict):
+        return None
     name, digest = found.get("name"), found.get("sha256")
     return (str(name), str(digest)) if name and digest else None
 

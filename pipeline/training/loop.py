@@ -160,7 +160,11 @@ class Trainer:
                 self.mixture, config.seed, step, self._places, config.crop, config.augment
             )
 
-        unjudged = bool(self._log) and self._log[-1].miou is None and self.validate is not None
+        unjudged = (
+            bool(self._log)
+            and self.validate is not None
+            and (self._log[-1].miou is None or not (self.folder / "best.safetensors").is_file())
+        )
         if unjudged and self._stops(self.step, last):
             yield self._judge(self._log.pop())  # it ended while it was being judged
         for batch in prefetch(make, self.step, last):
@@ -260,6 +264,7 @@ class Trainer:
         if np.isnan(scores).all():
             raise DatasetError("the val split has no labelled pixel, so it can judge nothing")
         miou = float(np.nanmean(scores))
+        self._scores = [row for row in self._scores if row[0] != self.step]
         self._scores.append((self.step, [float(s) for s in scores]))
         if miou > self.best:
             self.best = miou
@@ -302,6 +307,13 @@ class Trainer:
             self.step, self.best = int(state["step"]), float(state["best"])
             self._log = [Progress(*row) for row in state["log"]]
             self._scores = [(int(step), list(scores)) for step, scores in state["scores"]]
+            for key, value in self.model.state_dict().items():
+                if self.ema[key].shape != value.shape:
+                    raise ValueError(key)
+            if self.step < 0:
+                raise ValueError(self.step)
+        if not (self.folder / "best.safetensors").is_file():
+            self.best = -1.0  # it was lost: the next that is judged takes its place
         return True
 
     def _write_log(self) -> None:

@@ -89,3 +89,21 @@ def test_the_command(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "is there and not empty" in capsys.readouterr().err
     assert main([str(tmp_path), str(tmp_path / "other")]) == 2
     assert "holds no train, val or test" in capsys.readouterr().err
+
+
+def test_two_names_of_one_frame_are_refused(camvid: Path, tmp_path: Path) -> None:
+    for folder in ("train", "trainannot"):
+        path = camvid / folder / "0001TP_006690.png"
+        path.with_name("0001tp_f6690.png").write_bytes(path.read_bytes())
+    with pytest.raises(CalibrationDataError, match="and so is another"):
+        convert(camvid, tmp_path / "tree")
+    assert [path.name for path in tmp_path.iterdir()] == ["CamVid"]
+
+
+def test_into_the_current_folder(
+    camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    convert(camvid, Path())
+    assert len(Cityscapes(tmp_path / "here").frames("train")) == 2

@@ -119,7 +119,9 @@ def test_an_engine_is_bundled_by_its_graph(
         member = archive.extractfile(f"{made.folder}/bundle.json")
         assert member is not None
         index = json.loads(member.read())
-    assert made.folder == "tiny-int8+fp16-64x128"  # in the store it is "engine", like all others
+    assert (
+        made.folder == "tiny-int8+fp16-64x128-tensorrt"
+    )  # in the store it is "engine", like all others
     assert index["model"]["precision"] == "int8+fp16"
     assert index["model"]["output"] == "logits"
     assert index["model"]["preset"] == "tiny"

@@ -174,9 +174,20 @@ def test_damage_is_found_before_anything_is_built(
     assert "'model.onnx' is not what was packed" in done.stderr
     assert "DAMAGED: model.onnx" in _bare(inside, bare_packages).stdout
     index = json.loads((inside / "bundle.json").read_text())
-    (inside / "bundle.json").write_text(json.dumps(index | {"files": {"../../etc/passwd": "0"}}))
+    (inside / "bundle.json").write_text(
+        json.dumps(index | {"files": index["files"] | {"../../etc/passwd": "0"}})
+    )
     done = _edge(inside, "build")
     assert "names a file outside the bundle" in done.stderr
+    changes: list[dict[str, Any]] = [
+        {"model": {}}, {"files": {}}, {"requirements": [3]}, {"version": "3"},
+    ]  # fmt: skip
+    for change in changes:
+        (inside / "bundle.json").write_text(json.dumps(index | change))
+        done = _edge(inside, "check")
+        assert done.returncode == 2, change
+        assert "altered" in done.stderr
+        assert "Traceback" not in done.stderr
     for text in ("{", "[]", "{}", '{"version": 3}', '{"version": 3, "files": []}'):
         (inside / "bundle.json").write_text(text)
         done = _edge(inside, "check")
@@ -207,9 +218,21 @@ def test_the_look_at_a_bundle_survives_what_is_missing(
 
 
 def test_another_engine_is_not_run_from_a_bundle(unpacked: Path) -> None:
-    done = _edge(unpacked, "run", "cam0", "--engine", "other.engine")
+    for words in (("--engine", "other.engine"), ("--eng=other.engine",), ("--e", "o.engine")):
+        done = _edge(unpacked, "run", "cam0", *words)
+        assert done.returncode == 2
+        assert "leave --engine out" in done.stderr
+
+
+def test_a_full_stdout_is_one_line(unpacked: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "edge.py"], cwd=unpacked, stdout=full, stderr=subprocess.PIPE,
+            text=True, timeout=60, check=False,
+        )  # fmt: skip
     assert done.returncode == 2
-    assert "leave --engine out" in done.stderr
+    assert done.stderr.startswith("error: No space left on device")
+    assert "Traceback" not in done.stderr
 
 
 def _request(unpacked: Path, engine: Path) -> BuildRequest:
@@ -348,3 +371,37 @@ def test_labels_and_strays_of_openvino_are_refused(int8_build: BuildResult, tmp_
         shutil.copy(name, tmp_path)
     with pytest.raises(ArtifactError, match="is not in the store beside it"):
         make_bundle(tmp_path / int8_build.engine.name, tmp_path / "b.tar.gz")
+
+
+def test_an_engine_proven_with_another_openvino_is_told(adopted: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "box"
+    shutil.copytree(adopted, inside)
+    assert _edge(inside, "build").returncode == 0
+    name = json.loads((inside / "bundle.json").read_text())["name"]
+    path = inside / f"{name}.xml.json"
+    manifest = read_manifest(path)
+    facts = manifest.facts | {"tools": {"openvino": "2020.1"}}
+    path.write_bytes(replace(manifest, facts=facts).to_json())
+    told = _edge(inside).stdout
+    assert "proven with OpenVINO 2020.1" in told
+    assert "next: python3 edge.py build" in told
+    # A build that fails for another reason leaves what was in service where it is.
+    (inside / "check" / "labels.npy").rename(inside / "labels.npy")
+    assert _edge(inside, "build").returncode == 2
+    assert path.exists()
+
+
+def test_looking_at_a_bundle_calls_nobody(adopted: Path) -> None:
+    """OpenVINO's telemetry goes out when it is first imported."""
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['edge.py']\n"
+        "try:\n    runpy.run_path('edge.py', run_name='__main__')\n"
+        "except SystemExit:\n    pass\n"
+        "assert 'openvino' not in sys.modules, 'imported'\n"
+        "assert 'openvino_telemetry' not in sys.modules, 'imported'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=adopted, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from pipeline import build_engines
 from pipeline.artifact import Artifact, Manifest, read_manifest, sha256_of
 from pipeline.build import BuildResult
-from pipeline.engines import tensorrt
+from pipeline.engines import opening, tensorrt
 from pipeline.engines.opening import find_engine, manifest_of, open_engine
 from pipeline.errors import ArtifactError, EngineError, UsageError
 from pipeline.stages import compare
@@ -151,3 +152,28 @@ def _copied(build: BuildResult, folder: Path, **facts: Any) -> Path:
     manifest = read_manifest(manifest_of(path))
     manifest_of(path).write_bytes(replace(manifest, facts=manifest.facts | facts).to_json())
     return path
+
+
+def test_neighbours_do_not_keep_an_engine_from_being_found(
+    int8_build: BuildResult, tmp_path: Path
+) -> None:
+    path = _copied(int8_build, tmp_path)
+    (tmp_path / "gone.xml").symlink_to(tmp_path / "nowhere.xml")
+    (tmp_path / "odd.xml").write_bytes(b"<net/>")
+    (tmp_path / "odd.xml.json").mkdir()
+    half = tmp_path / "half.xml"
+    shutil.copy(path, half)
+    manifest = read_manifest(manifest_of(path))
+    digest = next(iter(manifest.files.values()))
+    files = {"half.xml": digest, "half.bin": digest}
+    manifest_of(half).write_bytes(replace(manifest, main="half.xml", files=files).to_json())
+    os.utime(half, (2e9, 2e9))
+    assert find_engine(tmp_path) == path
+
+
+def test_an_engine_opens_where_there_is_no_place_for_a_cache(
+    int8_build: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(opening, "user_cache_path", lambda _name: tmp_path / "file" / "below")
+    open_engine(int8_build.engine).close()

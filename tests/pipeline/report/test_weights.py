@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from models.checkpoints import save_segmenter
-from pipeline.artifact import open_artifact
+from models.checkpoints import save_segmenter, shipped_checkpoint
+from pipeline.artifact import open_artifact, read_manifest, sha256_of
 from pipeline.build import BuildOptions, BuildResult, build
+from pipeline.build_inputs import engine_name
 from pipeline.console import run_command
 from pipeline.engines.opening import find_engine, manifest_of
 from pipeline.errors import UsageError
 from pipeline.report.subjects import checkpoint_of, open_subject
+from pipeline.stages.spellings import TENSORRT_GRAPH
 from scripts import accuracy_report
 from tests.models.helpers import tiny_segmenter
 
@@ -119,3 +123,60 @@ def test_the_engine_to_run_is_the_int8_one(
     newest = max(engines.glob("*.xml"), key=lambda path: path.stat().st_mtime)
     assert "-fp32-" in newest.name
     assert "-int8-" in find_engine(engines).name
+
+
+def test_a_bare_graph_of_the_store_is_compared_with_its_own_network(
+    run: Run, engines: Path, int8_build: BuildResult, others: Path
+) -> None:
+    assert int8_build.quantized is not None
+    graph = engines / ".store" / int8_build.quantized.manifest_path.parent.name / TENSORRT_GRAPH
+    code, told = run("--candidate", graph)
+    assert code == 2  # its checkpoint is no longer known by place, nor shipped
+    assert "name it with --checkpoint" in told
+    code, told = run("--candidate", graph, "--checkpoint", others)
+    assert code == 2
+    assert "two networks, not one in two precisions" in told
+    code, told = run("--candidate", graph, "--checkpoint", int8_build.options.checkpoint)
+    assert code in (0, 1), told
+
+
+def test_a_report_leaves_what_is_recorded_of_an_engine(
+    run: Run, engines: Path, int8_build: BuildResult, int8_options: BuildOptions
+) -> None:
+    path = manifest_of(engines / int8_build.engine.name)
+    manifest = read_manifest(path)
+    recorded = {"rebuild": "mine --max-drop 1", "gate": {"passed": True}}
+    path.write_bytes(replace(manifest, facts=manifest.facts | recorded).to_json())
+    before = path.read_bytes()
+    run("--checkpoint", int8_options.checkpoint, "--shape", "64x128", "--frames", 6)
+    assert path.read_bytes() == before
+
+
+def test_what_a_report_built_for_itself_is_not_what_runs(
+    run: Run, engines: Path, int8_build: BuildResult, int8_options: BuildOptions
+) -> None:
+    run("--checkpoint", int8_options.checkpoint, "--shape", "64x128", "--form", "train")
+    assert list(engines.glob("*-train-int8-*.xml"))
+    assert find_engine(engines).name == int8_build.engine.name
+
+
+def test_weights_are_named_unless_they_are_the_shipped_ones(tmp_path: Path) -> None:
+    shipped = shipped_checkpoint("edge-s")
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    cases = {"mine": run / "best.safetensors", "odd_name_": tmp_path / "odd name!.safetensors"}
+    for path in cases.values():
+        path.write_bytes(b"weights")
+    same, other = tmp_path / "same.safetensors", tmp_path / "edge-s.safetensors"
+    shutil.copy(shipped, same)
+    other.write_bytes(b"weights")
+
+    def name(path: Path, **options: Any) -> str:
+        asked = BuildOptions(precision="fp32", shape=(128, 256), **options)
+        return engine_name(asked, "edge-s", path)
+
+    for told, path in cases.items():
+        assert name(path) == f"edge-s-{told}-fp32-128x256"
+    assert name(shipped) == name(same) == "edge-s-fp32-128x256"
+    assert name(other) == f"edge-s-{sha256_of(other)[:8]}-fp32-128x256"
+    assert name(other, random_weights=True) == "edge-s-random-fp32-128x256"

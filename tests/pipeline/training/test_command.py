@@ -249,3 +249,25 @@ def test_a_label_of_another_size_than_its_picture_is_refused(streets: Path, tmp_
     cv2.imwrite(str(path), label[::2, ::2])
     with pytest.raises(CalibrationDataError, match="but its picture"):
         Mixture([Cityscapes(tree)], [1.0]).load(0, 0)
+
+
+def test_best_weights_that_were_lost_are_made_again(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = (*SMALL, "--data", streets, "--output", tmp_path / "run", "--steps", "1")
+    assert _run(*same) == 0
+    best = tmp_path / "run" / "best.safetensors"
+    best.unlink()
+    assert _run(*same, "--json") == 0
+    assert best.is_file()
+    assert json.loads(capsys.readouterr().out)["checkpoint"] == str(best)
+    assert len((tmp_path / "run" / "val.csv").read_text().splitlines()) == 2
+
+
+def test_a_val_tree_is_the_same_by_any_path(streets: Path, tmp_path: Path) -> None:
+    table = tmp_path / "map.json"
+    table.write_text(json.dumps({"road": "ignore"}))
+    words = (*SMALL, "--data", streets, "--label-map", f"{streets}={table}", "--steps", "1")
+    assert _run(*words, "--output", tmp_path / "a", "--val", f"{streets}/../{streets.name}/") == 0
+    row = (tmp_path / "a" / "val.csv").read_text().splitlines()[1]
+    assert row.split(",")[1] == ""  # road is not judged
