@@ -12,6 +12,7 @@ Until it has found what it needs, this file uses nothing but Python itself.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib
 import json
@@ -226,11 +227,8 @@ def check_gpu(release: str | None, *, whole: bool) -> list[str]:
     print(f"  TensorRT   {listed or 'missing'}")
     cuda = cuda_package()
     print(f"  CUDA       {cuda or 'missing: pycuda or cuda-python'}")
-    todo = []
-    if not flavours:
-        todo.append(
-            "sudo apt install python3-libnvinfer" if release else "python3 -m pip install tensorrt"
-        )
+    by_apt = "sudo apt install python3-libnvinfer" if release else "python3 -m pip install tensorrt"
+    todo = [] if flavours else [by_apt]
     if not cuda:
         todo.append("python3 -m pip install cuda-bindings (of your CUDA's major version)")
     if not ready and whole:
@@ -249,11 +247,11 @@ def not_of_this_bundle(index: dict[str, Any]) -> str:
     if built_of != bundle_digest(index):
         return "built of another bundle that was unpacked here: build it again"
     if not on_gpu(index):
-        proven = manifest["facts"].get("tools", {}).get("openvino")
-        try:
+        proven = here = manifest["facts"].get("tools", {}).get("openvino")
+        with contextlib.suppress(
+            metadata.PackageNotFoundError
+        ):  # what is missing is told elsewhere
             here = metadata.version("openvino")
-        except metadata.PackageNotFoundError:
-            here = proven  # what is missing is told elsewhere
         if proven != here:
             return f"proven with OpenVINO {proven}, here is {here}: build it again"
     return "" if path.is_file() else "not built yet"

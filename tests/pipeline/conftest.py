@@ -63,3 +63,20 @@ def unpacked(tensorrt_graph: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A bundle of it that ends in labels, unpacked."""
     folder = tmp_path_factory.mktemp("box")
     return unpack(make_bundle(tensorrt_graph, folder / "b.tar.gz", labels=True), folder)
+
+
+@pytest.fixture(scope="session")
+def bare_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds NumPy and OpenCV and no other package."""
+    import cv2
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("site")
+    for module in (np, cv2):
+        package = Path(str(module.__file__)).parent
+        (folder / package.name).symlink_to(package)
+        for libraries in package.parent.glob(f"{package.name}*.libs"):
+            (folder / libraries.name).symlink_to(libraries)
+    for libraries in Path(str(cv2.__file__)).parents[1].glob("opencv*.libs"):
+        (folder / libraries.name).symlink_to(libraries)
+    return folder

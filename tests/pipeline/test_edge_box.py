@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -18,56 +15,22 @@ import numpy as np
 import pytest
 
 from pipeline import bundle_build
-from pipeline.artifact import Manifest, open_artifact, read_manifest
-from pipeline.build import BuildResult
+from pipeline.artifact import Manifest, open_artifact
 from pipeline.bundle import make_bundle
 from pipeline.bundle_build import BuildRequest
 from pipeline.engines import trt_trial
 from pipeline.engines.base import FrameBatch, OutputBatch
-from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.cuda_driver import find_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.engines.opening import manifest_of, open_engine
 from pipeline.engines.rebuild import rebuild_command
 from pipeline.engines.tensorrt import built_with
-from pipeline.errors import ArtifactError, CheckFailedError, EngineError, UsageError
+from pipeline.errors import CheckFailedError, EngineError
 from scripts import edge_box
-from tests.pipeline.boxes import unpack
-
-
-def _edge(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "edge.py", *words], cwd=folder, capture_output=True, text=True,
-        env=os.environ | {"COLUMNS": "200"} | environment, timeout=120, check=False,
-    )  # fmt: skip
-
-
-def _bare(folder: Path, packages: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """With a Python that has numpy and OpenCV and nothing else installed."""
-    return subprocess.run(
-        [sys.executable, "-S", "edge.py", *words], cwd=folder, capture_output=True, text=True,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(packages)}, timeout=120, check=False,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def bare_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import cv2
-    import numpy as np
-
-    folder = tmp_path_factory.mktemp("site")
-    for module in (np, cv2):
-        package = Path(str(module.__file__)).parent
-        (folder / package.name).symlink_to(package)
-        for libraries in package.parent.glob(f"{package.name}*.libs"):
-            (folder / libraries.name).symlink_to(libraries)
-    for libraries in Path(str(cv2.__file__)).parents[1].glob("opencv*.libs"):
-        (folder / libraries.name).symlink_to(libraries)
-    return folder
+from tests.pipeline.boxes import bare, edge, unpack
 
 
 def test_on_a_bare_python_it_says_what_is_missing(unpacked: Path, bare_packages: Path) -> None:
-    done = _bare(unpacked, bare_packages)
+    done = bare(unpacked, bare_packages)
     assert done.stderr == ""
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert "calibrated on 6 frames of train" in done.stdout
@@ -87,7 +50,7 @@ def test_on_a_bare_python_build_and_run_are_one_line(unpacked: Path, bare_packag
         (["build"], "pydantic>=2.6"),
         (["run", "streets"], "the engine is not built yet"),
     ):
-        done = _bare(unpacked, bare_packages, *words)
+        done = bare(unpacked, bare_packages, *words)
         assert done.returncode == 2
         first = done.stderr.splitlines()[0]
         assert first.startswith("error: ")
@@ -105,7 +68,7 @@ def _has_gpu() -> bool:
 
 def test_the_engine_is_built_from_it(unpacked: Path) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
-    done = _edge(unpacked, "build", "--flavour", "tensorrt-rtx", "--strict-int8")
+    done = edge(unpacked, "build", "--flavour", "tensorrt-rtx", "--strict-int8")
     assert done.returncode == 0, done.stderr
     index = json.loads((unpacked / "bundle.json").read_text())
     built = open_artifact(unpacked / f"{index['name']}.engine.json")
@@ -122,7 +85,7 @@ def test_the_engine_is_built_from_it(unpacked: Path) -> None:
     assert built.facts["executed"]["gemm int8"] > 0
     assert "quantize" in built.manifest.provenance
     if not _has_gpu():
-        done = _edge(unpacked, "run", "streets", "--max-frames", "1", "--headless")
+        done = edge(unpacked, "run", "streets", "--max-frames", "1", "--headless")
         assert done.returncode == 2
         assert "no NVIDIA driver on this machine" in done.stderr
         assert "Traceback" not in done.stderr
@@ -157,7 +120,7 @@ def test_a_package_that_is_too_old_is_missing(
 
 def test_a_refused_option_is_one_line(unpacked: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
-    done = _edge(unpacked, "build", "--flavour", "tensorrt-rtx", "--timing-cache")
+    done = edge(unpacked, "build", "--flavour", "tensorrt-rtx", "--timing-cache")
     assert done.returncode == 2
     assert "has no timing cache" in done.stderr
     assert "Traceback" not in done.stderr
@@ -169,35 +132,35 @@ def test_damage_is_found_before_anything_is_built(
     inside = unpack(make_bundle(tensorrt_graph, tmp_path / "b.tar.gz"), tmp_path)
     with (inside / "model.onnx").open("r+b") as file:
         file.write(b"damage")
-    done = _edge(inside, "build")
+    done = edge(inside, "build")
     assert done.returncode == 2
     assert "'model.onnx' is not what was packed" in done.stderr
-    assert "DAMAGED: model.onnx" in _bare(inside, bare_packages).stdout
+    assert "DAMAGED: model.onnx" in bare(inside, bare_packages).stdout
     index = json.loads((inside / "bundle.json").read_text())
     (inside / "bundle.json").write_text(
         json.dumps(index | {"files": index["files"] | {"../../etc/passwd": "0"}})
     )
-    done = _edge(inside, "build")
+    done = edge(inside, "build")
     assert "names a file outside the bundle" in done.stderr
     changes: list[dict[str, Any]] = [
         {"model": {}}, {"files": {}}, {"requirements": [3]}, {"version": "3"},
     ]  # fmt: skip
     for change in changes:
         (inside / "bundle.json").write_text(json.dumps(index | change))
-        done = _edge(inside, "check")
+        done = edge(inside, "check")
         assert done.returncode == 2, change
         assert "altered" in done.stderr
         assert "Traceback" not in done.stderr
     for text in ("{", "[]", "{}", '{"version": 3}', '{"version": 3, "files": []}'):
         (inside / "bundle.json").write_text(text)
-        done = _edge(inside, "check")
+        done = edge(inside, "check")
         assert done.returncode == 2
         assert "altered or half copied" in done.stderr
         assert "Traceback" not in done.stderr
     (inside / "bundle.json").write_text('{"version": 1}')
-    assert "this bundle is of version 1" in _edge(inside, "check").stderr
+    assert "this bundle is of version 1" in edge(inside, "check").stderr
     (inside / "bundle.json").unlink()
-    assert "there is no bundle here" in _edge(inside, "check").stderr
+    assert "there is no bundle here" in edge(inside, "check").stderr
 
 
 @pytest.mark.parametrize("lost", ["model.json", "app/pipeline/errors.py", "app"])
@@ -210,7 +173,7 @@ def test_the_look_at_a_bundle_survives_what_is_missing(
         shutil.rmtree(inside / lost)
     else:
         (inside / lost).unlink()
-    done = _bare(inside, bare_packages)
+    done = bare(inside, bare_packages)
     assert done.stderr == ""
     assert f"DAMAGED: {lost}" in done.stdout
     assert "next: copy the archive again and unpack it" in done.stdout
@@ -219,7 +182,7 @@ def test_the_look_at_a_bundle_survives_what_is_missing(
 
 def test_another_engine_is_not_run_from_a_bundle(unpacked: Path) -> None:
     for words in (("--engine", "other.engine"), ("--eng=other.engine",), ("--e", "o.engine")):
-        done = _edge(unpacked, "run", "cam0", *words)
+        done = edge(unpacked, "run", "cam0", *words)
         assert done.returncode == 2
         assert "leave --engine out" in done.stderr
 
@@ -287,121 +250,3 @@ def test_an_engine_that_cannot_run_here_says_why(
     facts = open_artifact(tmp_path / "m.engine.json").facts
     assert (facts["agreement"], facts["not_executed"]) == (None, "no NVIDIA driver, said the test")
     assert "not compared with its graph" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def adopted(int8_build: BuildResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of an OpenVINO engine that was verified on another machine, unpacked."""
-    folder = tmp_path_factory.mktemp("openvino")
-    engine = folder / "engines" / int8_build.engine.name
-    shutil.copytree(int8_build.engine.parent, engine.parent)
-    path = manifest_of(engine)
-    manifest = read_manifest(path)
-    elsewhere = {"device": {"cpu": "Another CPU", "features": ["avx2"]}, "tuning": {"version": 1}}
-    path.write_bytes(replace(manifest, facts=manifest.facts | elsewhere).to_json())
-    with pytest.raises(ArtifactError, match="was verified on Another CPU"):
-        open_engine(engine)
-    return unpack(make_bundle(engine, folder / "b.tar.gz"), folder)
-
-
-def test_an_openvino_engine_is_proven_on_the_cpu_it_comes_to(
-    adopted: Path, bare_packages: Path
-) -> None:
-    done = _bare(adopted, bare_packages)
-    assert done.stderr == ""
-    assert "openvino>=2026.4" in done.stdout
-    assert "GPU" not in done.stdout
-    assert "TensorRT" not in done.stdout
-    before = _edge(adopted, "run", "streets", "--max-frames", "1", "--headless")
-    assert before.returncode == 2
-    assert "the engine is not built yet" in before.stderr
-    checked = _edge(adopted)
-    assert checked.returncode == 0, checked.stdout
-    assert "next: python3 edge.py build" in checked.stdout
-    built = _edge(adopted, "build")
-    assert built.returncode == 0, built.stderr
-    assert "of labels as its graph, on 3 frames, with OpenVINO" in built.stderr
-    name = json.loads((adopted / "bundle.json").read_text())["name"]
-    facts = open_artifact(adopted / f"{name}.xml.json").facts
-    assert facts["device"] == {"cpu": cpu_model(), "features": list(cpu_features())}
-    assert facts["agreement"]["graph"]["labels"] >= 0.98
-    assert "tuning" not in facts
-    assert "next:" not in _edge(adopted).stdout
-    ran = _edge(adopted, "run", "streets", "--max-frames", "2", "--headless", "--json")
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)["frames"] == 2
-
-
-def test_an_openvino_engine_that_is_not_its_graph_here_stays_out_of_service(
-    adopted: Path, tmp_path: Path
-) -> None:
-    inside = tmp_path / "box"
-    shutil.copytree(adopted, inside)
-    labels = np.load(inside / "check" / "labels.npy", allow_pickle=False)
-    np.save(inside / "check" / "labels.npy", (labels + 1) % 19)
-    index = json.loads((inside / "bundle.json").read_text())
-    digest = hashlib.sha256((inside / "check" / "labels.npy").read_bytes()).hexdigest()
-    index["files"]["check/labels.npy"] = digest
-    (inside / "bundle.json").write_text(json.dumps(index))
-    done = _edge(inside, "build")
-    assert done.returncode == 2
-    assert "it stays out of service" in " ".join(done.stderr.split())
-    assert not (inside / f"{index['name']}.xml.json").exists()
-    assert _edge(inside, "build", "--timing-cache").returncode == 2  # TensorRT's
-
-
-def test_an_engine_of_the_bundle_before_is_not_run(adopted: Path, tmp_path: Path) -> None:
-    """A new bundle unpacked over an old one finds the old one's engine."""
-    inside = tmp_path / "box"
-    shutil.copytree(adopted, inside)
-    assert _edge(inside, "build").returncode == 0
-    index = json.loads((inside / "bundle.json").read_text())
-    index["model"]["multiply_adds"] = 1
-    (inside / "bundle.json").write_text(json.dumps(index))
-    done = _edge(inside, "run", "streets", "--max-frames", "1", "--headless")
-    assert done.returncode == 2
-    assert "built of another bundle" in done.stderr
-    assert "built of another bundle" in _edge(inside).stdout
-
-
-def test_labels_and_strays_of_openvino_are_refused(int8_build: BuildResult, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--labels"):
-        make_bundle(int8_build.engine, tmp_path / "b.tar.gz", labels=True)
-    for name in int8_build.engine.parent.glob(f"{int8_build.engine.stem}.*"):
-        shutil.copy(name, tmp_path)
-    with pytest.raises(ArtifactError, match="is not in the store beside it"):
-        make_bundle(tmp_path / int8_build.engine.name, tmp_path / "b.tar.gz")
-
-
-def test_an_engine_proven_with_another_openvino_is_told(adopted: Path, tmp_path: Path) -> None:
-    inside = tmp_path / "box"
-    shutil.copytree(adopted, inside)
-    assert _edge(inside, "build").returncode == 0
-    name = json.loads((inside / "bundle.json").read_text())["name"]
-    path = inside / f"{name}.xml.json"
-    manifest = read_manifest(path)
-    facts = manifest.facts | {"tools": {"openvino": "2020.1"}}
-    path.write_bytes(replace(manifest, facts=facts).to_json())
-    told = _edge(inside).stdout
-    assert "proven with OpenVINO 2020.1" in told
-    assert "next: python3 edge.py build" in told
-    # A build that fails for another reason leaves what was in service where it is.
-    (inside / "check" / "labels.npy").rename(inside / "labels.npy")
-    assert _edge(inside, "build").returncode == 2
-    assert path.exists()
-
-
-def test_looking_at_a_bundle_calls_nobody(adopted: Path) -> None:
-    """OpenVINO's telemetry goes out when it is first imported."""
-    code = (
-        "import runpy, sys\n"
-        "sys.argv = ['edge.py']\n"
-        "try:\n    runpy.run_path('edge.py', run_name='__main__')\n"
-        "except SystemExit:\n    pass\n"
-        "assert 'openvino' not in sys.modules, 'imported'\n"
-        "assert 'openvino_telemetry' not in sys.modules, 'imported'\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=adopted, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
