@@ -46,7 +46,7 @@ class AugmentConfig:
     max_class_share: float = 0.75
     paste: float = 0.35
     paste_classes: tuple[int, ...] = (5, 6, 7, 11, 12)
-    poles: float = 0.2
+    poles: float = 0.5
 
 
 def augment(
