@@ -283,21 +283,16 @@ def build(index: dict[str, Any], arguments: list[str]) -> int:
     from pipeline.console import run_command
 
     again = shlex.join(("python3", "edge.py", "build", *arguments))
-    command = f"cd {shlex.quote(str(HERE))} && {again}"
-    about = {"rebuild": command, "bundle": bundle_digest(index)}
+    again = f"cd {shlex.quote(str(HERE))} && {again}"
+    about = {"rebuild": again, "bundle": bundle_digest(index)}
     if not on_gpu(index):
         from pipeline.bundle_adopt import adopt_engine
 
         run_command(lambda: adopt_engine(HERE, index, engine_path(index), about))
     from pipeline.bundle_build import BuildRequest, build_engine
 
-    request = BuildRequest(
-        folder=HERE, index=index, engine=engine_path(index), about=about,
-        flavour=options.flavour, workspace=options.workspace, level=options.level,
-        timing_cache=options.timing_cache, strict_int8=options.strict_int8,
-    )  # fmt: skip
+    request = BuildRequest(HERE, index, engine_path(index), about, **vars(options))
     run_command(lambda: build_engine(request))
-    return EXIT_OK
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
