@@ -39,7 +39,8 @@ def rebuild_command(options: BuildOptions, backend: str) -> str:
         add(option, getattr(options, name), getattr(default, name))
     add("--estimator", options.settings.estimator, default.settings.estimator)
     agreement = f"{100 * options.min_agreement:.10g}"
-    add("--min-agreement", options.min_agreement, default.min_agreement, agreement)
+    usual = 0.0 if options.random_weights else default.min_agreement  # as the command has it
+    add("--min-agreement", options.min_agreement, usual, agreement)
     if options.calibration_shape is not None:
         words += ["--calibration-shape", _shape(options.calibration_shape)]
     if options.gate is not None:
