@@ -234,9 +234,14 @@ def _already(root: Path, wanted: dict[str, Any]) -> bool:
                 f"{root}: already holds another data set; choose an empty directory"
             )
         return False
-    if manifest == wanted | {"complete": True} and all(
-        _count(root / part) == wanted["train"] + wanted["val"] for part in _PARTS
-    ):
+    counts, total = [_count(root / part) for part in _PARTS], wanted["train"] + wanted["val"]
+    written = [manifest.get(split) for split in ("train", "val")]
+    if max(counts) > sum(count for count in written if isinstance(count, int)):
+        # Someone's own pictures: nothing here is ours to remove.
+        raise CalibrationDataError(
+            f"{root}: holds pictures besides the streets written there; choose an empty directory"
+        )
+    if manifest == wanted | {"complete": True} and counts == [total] * len(_PARTS):
         return True
     outdated = manifest | {"streets": VERSION} == wanted | {"complete": True}
     if manifest.get("complete") is True and not outdated:

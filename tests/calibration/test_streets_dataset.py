@@ -81,6 +81,8 @@ def test_a_finished_data_set_is_left_alone_and_another_refused(
     write_dataset(tmp_path, train=1, val=0, **SHAPE)
     with pytest.raises(CalibrationDataError, match="made with other options"):
         write_dataset(tmp_path, train=2, val=0, **SHAPE)
+    with pytest.raises(CalibrationDataError, match="made with other options"):
+        write_dataset(tmp_path, train=0, val=1, **SHAPE)
 
 
 def test_pictures_of_another_version_are_replaced(
@@ -101,6 +103,21 @@ def test_a_data_set_with_a_part_missing_is_made_again(tmp_path: Path) -> None:
     before = everything(tmp_path)
     shutil.rmtree(tmp_path / "gtFine")
     write_dataset(tmp_path, train=1, val=0, **SHAPE)
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_pictures_put_beside_the_streets_are_never_touched(tmp_path: Path, complete: bool) -> None:
+    write_dataset(tmp_path, train=1, val=0, **SHAPE)
+    if not complete:
+        manifest = json.loads((tmp_path / "streets.json").read_text())
+        (tmp_path / "streets.json").write_text(json.dumps(manifest | {"complete": False}))
+    theirs = tmp_path / "leftImg8bit/train/mine/a_leftImg8bit.png"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"precious")
+    before = everything(tmp_path)
+    with pytest.raises(CalibrationDataError, match="holds pictures besides the streets"):
+        write_dataset(tmp_path, train=1, val=0, **SHAPE)
     assert everything(tmp_path) == before
 
 
