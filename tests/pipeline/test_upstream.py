@@ -46,7 +46,7 @@ def test_a_batched_product_without_bias_is_garbage_and_refused() -> None:
     made = script("batched_matmul_without_bias")
     for tail in ("", "Relu", "Mul"):
         bad = made.graph(tail, per_column=True)
-        # Whatever the memory held before: mostly huge, but zeros now and then. A sound one has 1e-5.
+        # Whatever the memory held before: huge, or zeros now and then. A sound one has 1e-5.
         assert not made.difference(bad) < 0.1
         assert rules(bad) == ["batched-bias"]
         assert made.difference(made.graph(tail, per_column=False)) < 1e-5
