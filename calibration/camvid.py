@@ -10,7 +10,6 @@ and buses are cars there, bicyclists come with their bicycles, and lights are am
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import sys
@@ -22,9 +21,9 @@ from typing import Final
 import cv2
 import numpy as np
 
+from calibration.command import Parser, run
 from calibration.errors import CalibrationDataError
 from calibration.images import read_bgr, read_grey
-from calibration.signals import interrupt_on_signals
 
 LABEL_IDS: Final = (23, 11, 17, 7, 8, 21, 20, 13, 26, 24, 25, 0)
 """Cityscapes label ids of: sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian,
@@ -102,25 +101,20 @@ def _write(path: Path, image: np.ndarray) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m calibration.camvid",
         description="Write CamVid, as the SegNet tutorial has it, in the Cityscapes layout.",
     )
     parser.add_argument("source", metavar="CAMVID", type=Path, help="the tutorial's CamVid folder")
     parser.add_argument("root", metavar="ROOT", type=Path, help="directory to write")
     options = parser.parse_args(arguments)
-    interrupt_on_signals()
-    try:
+
+    def work() -> None:
         counts = convert(options.source, options.root)
-    except CalibrationDataError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; nothing half-written was kept\n")
-        return 130
-    told = ", ".join(f"{count} {split}" for split, count in counts.items())
-    sys.stdout.write(f"{options.root}: {told} frames\n")
-    return 0
+        told = ", ".join(f"{count} {split}" for split, count in counts.items())
+        sys.stdout.write(f"{options.root}: {told} frames\n")
+
+    return run(work)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,8 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from calibration.errors import CalibrationDataError
-from calibration.signals import interrupt_on_signals
+from calibration.command import Parser, run
 from calibration.streetscape.dataset import (
     MAX_VIDEO_FRAMES,
     check_video_path,
@@ -45,14 +43,8 @@ def _shape(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, like every other error."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m calibration.streets",
         description="Render street scenes with exact labels in the Cityscapes layout.",
     )
@@ -82,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     longest = MAX_VIDEO_FRAMES // FRAMES_PER_SECOND
     if not 1 <= options.seconds <= longest:
         parser.error(f"--seconds {options.seconds}: must be 1 to {longest}")
-    interrupt_on_signals()
     height, width = options.shape
     size = {"height": height, "width": width, "seed": options.seed, "progress": _show}
-    try:
+
+    def work() -> None:
         if options.video is not None:
             check_video_path(Path(options.video))
         if options.root is not None:
@@ -94,13 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.video is not None:
             frames = options.seconds * FRAMES_PER_SECOND
             sys.stdout.write(f"{write_video(options.video, frames=frames, **size)}\n")
-    except CalibrationDataError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; nothing half-written was kept\n")
-        return 130
-    return 0
+
+    return run(work)
 
 
 if __name__ == "__main__":

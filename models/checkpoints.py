@@ -123,9 +123,8 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
 def _check_plain(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raise ``ModelError`` for the first tensor that is not dense and of usual numbers."""
     for key, value in tensors.items():
-        usual = value.layout == torch.strided and not (
-            value.is_meta or value.is_nested or value.is_quantized
-        )
+        odd = value.is_meta or value.is_nested or value.is_quantized
+        usual = value.layout == torch.strided and not odd
         if not usual or value.dtype not in _DTYPES:
             kind = _dtype(value) if usual else "sparse, quantized or without content"
             raise ModelError(
