@@ -9,7 +9,6 @@ Forms are told apart by their keys: a deploy-form FC3 has a bias and no BatchNor
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import re
@@ -312,27 +311,6 @@ def save_segmenter(
         "activation": model.backbone.config.activation,
     }  # fmt: skip
     write_whole(path, save(tensors, header))
-
-
-def random_checkpoint(preset: str, folder: Path) -> Path:
-    """A file of untrained weights of that preset, always the same, in ``folder``.
-
-    Written anew only where there are others, such as of the preset before a change, or a damaged
-    file: its bytes differ from one writing to the next, and what was built is found by them.
-
-    Raises ``ModelError`` for an unknown preset.
-    """
-    model = build_segmenter(find_preset(preset), seed=0)
-    path = folder / f"random-{preset}.safetensors"
-    wanted = {k: v for k, v in model.state_dict().items() if not k.startswith("auxiliary.")}
-    with contextlib.suppress(ModelError):
-        there, _metadata = read_tensors(path)
-        if there.keys() == wanted.keys() and all(
-            torch.equal(there[name], wanted[name]) for name in wanted
-        ):
-            return path
-    save_segmenter(model, preset, path, {"weights": "random, seed 0"})
-    return path
 
 
 def write_whole(path: Path, data: bytes) -> None:

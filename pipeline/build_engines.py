@@ -7,13 +7,12 @@ from typing import Any
 from pipeline.artifact import Artifact
 from pipeline.build_options import BuildOptions
 from pipeline.engines.base import Engine
-from pipeline.engines.cuda_driver import find_gpu
+from pipeline.engines.cuda_driver import find_gpu, has_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.engines.tensorrt import import_flavour, installed_flavours, open_tensorrt
 from pipeline.engines.trt_builder import check_options
 from pipeline.engines.trt_preflight import NAMES, Flavour
-from pipeline.errors import EngineError
 
 
 def choose_flavour(options: BuildOptions) -> Flavour:
@@ -22,21 +21,13 @@ def choose_flavour(options: BuildOptions) -> Flavour:
     if flavour is None:
         there = installed_flavours()
         flavour = there[0] if there else "tensorrt-rtx"
-        if len(there) > 1 and not _has_gpu():
+        if len(there) > 1 and not has_gpu():
             flavour = "tensorrt-rtx"  # builds without
     trt = import_flavour(flavour, why=f"building for {NAMES[flavour]}")
     if flavour == "tensorrt":
         find_gpu()
     check_options(trt, flavour, options.tensorrt.builder)
     return flavour
-
-
-def _has_gpu() -> bool:
-    try:
-        find_gpu()
-    except EngineError:
-        return False
-    return True
 
 
 def open_built(artifact: Artifact) -> Engine:

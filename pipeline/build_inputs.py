@@ -13,10 +13,10 @@ from models.checkpoints import (
     WEIGHTS,
     is_shipped,
     load_segmenter,
-    random_checkpoint,
     shipped_checkpoint,
 )
 from models.segmenter import find_preset
+from models.untrained import random_checkpoint
 from pipeline.artifact import Artifact, sha256_of
 from pipeline.build_options import BuildOptions
 from pipeline.stage import Notify, StageEvent

@@ -110,3 +110,12 @@ def _call(driver: Any, name: str, *arguments: Any, doing: str) -> None:
         f"the NVIDIA driver could not {doing}: {reason} ({name})",
         hint="check the driver with nvidia-smi; in a container, start it with --gpus all",
     )
+
+
+def has_gpu() -> bool:
+    """Whether ``find_gpu`` finds one."""
+    try:
+        find_gpu()
+    except EngineError:
+        return False
+    return True

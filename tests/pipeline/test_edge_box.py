@@ -20,7 +20,7 @@ from pipeline.bundle import make_bundle
 from pipeline.bundle_build import BuildRequest
 from pipeline.engines import trt_trial
 from pipeline.engines.base import FrameBatch, OutputBatch
-from pipeline.engines.cuda_driver import find_gpu
+from pipeline.engines.cuda_driver import has_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.rebuild import rebuild_command
 from pipeline.engines.tensorrt import built_with
@@ -58,14 +58,6 @@ def test_on_a_bare_python_build_and_run_are_one_line(unpacked: Path, bare_packag
         assert "Traceback" not in done.stderr
 
 
-def _has_gpu() -> bool:
-    try:
-        find_gpu()
-    except EngineError:
-        return False
-    return True
-
-
 def test_the_engine_is_built_from_it(unpacked: Path) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
     done = edge(unpacked, "build", "--flavour", "tensorrt-rtx", "--strict-int8")
@@ -84,7 +76,7 @@ def test_the_engine_is_built_from_it(unpacked: Path) -> None:
     )
     assert built.facts["executed"]["gemm int8"] > 0
     assert "quantize" in built.manifest.provenance
-    if not _has_gpu():
+    if not has_gpu():
         done = edge(unpacked, "run", "streets", "--max-frames", "1", "--headless")
         assert done.returncode == 2
         assert "no NVIDIA driver on this machine" in done.stderr

@@ -15,7 +15,7 @@ from calibration.cityscapes import Cityscapes
 from calibration.frames import FrameList, select_frames
 from pipeline.artifact import Artifact, open_artifact, sha256_of
 from pipeline.build import BuildResult
-from pipeline.engines.cuda_driver import GpuFacts, find_gpu
+from pipeline.engines.cuda_driver import GpuFacts, has_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.rebuild import rebuild_command
 from pipeline.engines.tensorrt import built_with, open_tensorrt
@@ -31,14 +31,6 @@ from pipeline.stages.spellings import TENSORRT_GRAPH
 from pipeline.store import Store
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
-
-
-def _has_gpu() -> bool:
-    try:
-        find_gpu()
-    except EngineError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +90,7 @@ def test_int8_is_int8_and_everything_is_written_down(
     json.dumps(facts)
 
 
-@pytest.mark.skipif(_has_gpu(), reason="this machine has a GPU, so engines are executed")
+@pytest.mark.skipif(has_gpu(), reason="this machine has a GPU, so engines are executed")
 def test_without_a_gpu_it_is_said_that_nothing_was_executed(
     store: Store, frames: FrameList, int8_build: BuildResult
 ) -> None:
