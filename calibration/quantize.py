@@ -42,9 +42,10 @@ FLOAT_PATTERNS = (
     "*.gp.mean", "*.gp.map", "*.gp.fc1", "*.gp.fc2", "*.gp.sigmoid",
     "head.ppm.branches.*", "head.classifier",
 )  # fmt: skip
-# What is summed or gated straight away and rounded after that, not before.
+# What is summed or gated straight away and rounded after that, not before; and the gates, numbers
+# between 0 and 1 of which there is one a channel.
 UNROUNDED = (
-    "*.ffn_fc2", "stages.*.repmlp_block", "*.gated", "*.sum", "*.sum?",
+    "*.gp", "*.ffn_fc2", "stages.*.repmlp_block", "*.gated", "*.sum", "*.sum?",
     "refine.*.second", "*.bottleneck.level", "*.bottleneck.pooled", "head.fusion.?",
 )  # fmt: skip
 

@@ -54,15 +54,15 @@ class GraphWriter:
 
     def conv(
         self, x: str, weight: npt.NDArray[Any], bias: npt.NDArray[Any] | None, name: str, *,
-        stride: int = 1, padding: int = 0, groups: int = 1,
+        stride: int | tuple[int, int] = 1, padding: int = 0, groups: int = 1,
     ) -> str:  # fmt: skip
-        """Convolution with square kernel, stride and padding."""
+        """Convolution, padded alike on all sides; a stride is of both axes or (down, across)."""
         inputs = [x, self.const(f"{name}.weight", weight)]
         if bias is not None:
             inputs.append(self.const(f"{name}.bias", bias))
-        side = weight.shape[-1]
+        strides = [stride, stride] if isinstance(stride, int) else list(stride)
         return self.op(
-            "Conv", inputs, name, kernel_shape=[side, side], strides=[stride, stride],
+            "Conv", inputs, name, kernel_shape=list(weight.shape[-2:]), strides=strides,
             pads=[padding] * 4, group=groups,
         )  # fmt: skip
 

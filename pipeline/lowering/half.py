@@ -32,7 +32,7 @@ MAX_HALF = 65504.0
 # Inputs that the standard wants in float32 whatever the data's type is: operator -> positions.
 _ALWAYS_FLOAT = {"Resize": (1, 2)}
 # A mean over a whole map: float16 sums would overflow or stop growing.
-_SUMS = frozenset({"GlobalAveragePool", "ReduceMean", "ReduceSum"})
+_SUMS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
 
 
 def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:

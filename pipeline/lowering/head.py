@@ -8,6 +8,7 @@ from models.upernet import UperNetHead
 from pipeline.lowering.graph import GraphWriter
 from pipeline.lowering.parts import (
     Level,
+    Patches,
     as_float64,
     fold,
     merge_map,
@@ -39,8 +40,25 @@ def lower_head(g: GraphWriter, head: UperNetHead, levels: list[Level]) -> str:
         outs.append(g.op("Relu", [x], f"{name}.relu"))
     outs.append(maps[-1])
     x = _fuse_early(g, head, outs) if head.early_fusion else _fuse(g, head, outs)
-    classifier = head.classifier
-    return g.conv(x, as_float64(classifier.weight), as_float64(classifier.bias), "head.classifier")
+    return _classify(g, head, x, levels[0].patches)
+
+
+def _classify(g: GraphWriter, head: UperNetHead, x: str, p: Patches) -> str:
+    """The last 1x1 convolution as (classes, C) x (C, H W): its way out is planar, as logits are.
+
+    As a convolution it makes a map channels last, and turning 19 channels around takes longer than
+    making them. The transposes are free: the map before lies channels last, and a product takes
+    its second factor transposed.
+    """
+    name, (h, w) = "head.classifier", p.size
+    weight = as_float64(head.classifier.weight)[:, :, 0, 0]
+    x = g.transpose(x, (0, 2, 3, 1), f"{name}.last")
+    x = g.reshape(x, (p.batch, h * w, weight.shape[1]), f"{name}.pixels")
+    x = g.transpose(x, (0, 2, 1), f"{name}.columns")
+    x = g.op("MatMul", [g.const(f"{name}.weight", weight), x], name)
+    bias = as_float64(head.classifier.bias)[:, None]
+    x = g.op("Add", [x, g.const(f"{name}.bias", bias)], f"{name}.biased")
+    return g.reshape(x, (p.batch, len(weight), h, w), f"{name}.map")
 
 
 def _fuse(g: GraphWriter, head: UperNetHead, outs: list[str]) -> str:
@@ -74,21 +92,40 @@ def _pyramid(g: GraphWriter, head: UperNetHead, level: Level, name: str) -> str:
     x = g.op("Mul", [x, g.const(f"{name}.norm.scale", per_channel(level.scale))], f"{name}.scale")
     x = g.op("Add", [x, g.const(f"{name}.norm.shift", per_channel(level.shift))], f"{name}.norm")
     flat = g.reshape(x, (p.batch, channels, h * w), f"{name}.flat")
-    parts = []
-    for bins, module in zip(head.ppm.bins, head.ppm.branches, strict=True):
-        part = f"{name}.branches.{bins}"
-        pool = np.kron(pooling_matrix(h, bins), pooling_matrix(w, bins)).T
-        y = g.op("MatMul", [flat, g.const(f"{part}.pool.weight", pool)], f"{part}.pool")
-        y = g.reshape(y, (p.batch, channels, bins, bins), f"{part}.bins")
-        y = g.op("Relu", [g.conv(y, *fold(module), part)], f"{part}.relu")
-        y = g.reshape(y, (p.batch, head.width, bins * bins), f"{part}.flat")
-        spread = np.kron(bilinear_matrix(bins, h), bilinear_matrix(bins, w)).T
-        y = g.op("MatMul", [y, g.const(f"{part}.spread.weight", spread)], f"{part}.spread")
-        parts.append(g.reshape(y, (p.batch, head.width, h, w), f"{part}.map"))
-    pooled = g.op("Concat", parts, f"{name}.concat", axis=1)
+    pooled = _branches(g, head, flat, p, f"{name}.branches")
     weight, bias = fold(head.ppm.bottleneck)
     own, context = weight[:, :channels], weight[:, channels:]
     x = g.conv(x, own, bias, f"{name}.bottleneck.level", padding=1)
     y = g.conv(pooled, context, None, f"{name}.bottleneck.pooled", padding=1)
     x = g.op("Add", [x, y], f"{name}.bottleneck")
     return g.op("Relu", [x], f"{name}.bottleneck.relu")
+
+
+def _branches(g: GraphWriter, head: UperNetHead, flat: str, p: Patches, name: str) -> str:
+    """(N, C, H W) -> what all bins see, convolved and spread again, (N, branches * width, H, W).
+
+    All branches are three products, as sixteen small nodes cost more than what they compute: all
+    bins pooled at once; the kernels of all branches on all bins; each branch spread from its own
+    bins, the rows of the others zero.
+    """
+    h, w = p.size
+    counts = [bins * bins for bins in head.ppm.bins]
+    ends = np.cumsum(counts)
+    pools, kernels, biases = [], [], []
+    spread = np.zeros((len(counts), ends[-1], h * w))
+    for i, (bins, module) in enumerate(zip(head.ppm.bins, head.ppm.branches, strict=True)):
+        pools.append(np.kron(pooling_matrix(h, bins), pooling_matrix(w, bins)).T)
+        spread[i, ends[i] - counts[i] : ends[i]] = np.kron(
+            bilinear_matrix(bins, h), bilinear_matrix(bins, w)
+        ).T
+        weight, bias = fold(module)
+        kernels.append(weight[:, :, 0, 0])
+        biases.append(bias)
+    x = g.op("MatMul", [flat, g.const(f"{name}.pool.weight", np.hstack(pools))], f"{name}.pool")
+    x = g.op("MatMul", [g.const(f"{name}.conv.weight", np.vstack(kernels)), x], f"{name}.conv")
+    bias = np.concatenate(biases)[:, None]
+    x = g.op("Add", [x, g.const(f"{name}.conv.bias", bias)], f"{name}.conv.biased")
+    x = g.op("Relu", [x], f"{name}.relu")
+    x = g.reshape(x, (p.batch, len(counts), head.width, int(ends[-1])), f"{name}.apart")
+    x = g.op("MatMul", [x, g.const(f"{name}.spread.weight", spread)], f"{name}.spread")
+    return g.reshape(x, (p.batch, len(counts) * head.width, h, w), f"{name}.map")

@@ -31,10 +31,11 @@ import onnx
 from onnx import helper
 from torch import nn
 
-from models.convolution import ConvBN, Downsample, Refinement
+from models.convolution import Downsample, Refinement
 from models.errors import ModelError
 from models.repmlp import FFNBlock, RepMLPBlock, RepMLPUnit, check_input_size, units_of
-from models.segmenter import MEAN_RGB, STD_RGB, Segmenter
+from models.segmenter import Segmenter
+from pipeline.lowering.embedding import lower_embedding
 from pipeline.lowering.fc3 import lower_fc3
 from pipeline.lowering.graph import FLOAT, UINT8, GraphWriter
 from pipeline.lowering.head import lower_head
@@ -46,6 +47,7 @@ from pipeline.lowering.parts import (
     as_float64,
     fold,
     gelu,
+    mean_of_patches,
     merge_map,
     per_channel,
     positions,
@@ -87,8 +89,7 @@ def lower(
     writer = GraphWriter(opset)
     levels = _backbone(writer, model, batch, height, width)
     shape = [batch, model.head.classes, height // 4, width // 4]
-    logits = lower_head(writer, model.head, levels)
-    writer.op("Identity", [_planar(writer, logits, shape, "head.planar")], OUTPUT)
+    writer.op("Identity", [lower_head(writer, model.head, levels)], OUTPUT)
     return writer.model(
         "repmlpnet_upernet",
         [helper.make_tensor_value_info(INPUT, UINT8, [batch, height, width, 3])],
@@ -99,7 +100,7 @@ def lower(
 
 def _backbone(g: GraphWriter, model: Segmenter, batch: int, height: int, width: int) -> list[Level]:
     net = model.backbone
-    x = _embedding(g, net.conv_embedding)
+    x = lower_embedding(g, net.conv_embedding, INPUT, batch, height, width)
     if net.stem is not None:
         x = g.conv(x, *fold(net.stem), "stem", stride=2, padding=1)
         x = g.op("Relu", [x], "stem.relu")
@@ -113,36 +114,12 @@ def _backbone(g: GraphWriter, model: Segmenter, batch: int, height: int, width: 
         name = f"stages.{i}"
         x = split_map(g, x, net.config.channels[i], patches, f"{name}.split")
         for j, unit in enumerate(units_of(stage)):
-            x = _unit(g, unit, x, patches, f"{name}.{j}")
+            x = _unit(g, unit, x, patches, f"{name}.{j}", cut=j == 0)
         scale, shift = affine(net.norms[i])
         levels.append(Level(x, patches, scale, shift))
         if i + 1 < len(net.stages):
             x = _downsample(g, net.downsample[i], x, patches, f"downsample.{i}")
     return levels
-
-
-def _planar(g: GraphWriter, x: str, shape: list[int], name: str) -> str:
-    """The same tensor, its way out of a channels-last convolution spelled as one 2-D transpose.
-
-    OpenVINO does that in a third of the time of its own change of layout.
-    """
-    batch, channels, height, width = shape
-    x = g.transpose(x, (0, 2, 3, 1), f"{name}.last")
-    x = g.reshape(x, (batch, height * width, channels), f"{name}.pixels")
-    x = g.transpose(x, (0, 2, 1), f"{name}.channels")
-    return g.reshape(x, shape, name)
-
-
-def _embedding(g: GraphWriter, module: ConvBN) -> str:
-    """uint8 NHWC BGR -> conv_embedding of the normalised RGB: folded, so only a cast is left."""
-    weight, bias = fold(module)
-    mean, std = np.array(MEAN_RGB), np.array(STD_RGB)
-    weight = weight / std[None, :, None, None]
-    bias = bias - (weight * mean[None, :, None, None]).sum(axis=(1, 2, 3))
-    x = g.op("Cast", [INPUT], "frames.float", to=FLOAT)
-    x = g.transpose(x, (0, 3, 1, 2), "frames.nchw")
-    x = g.conv(x, weight[:, ::-1], bias, "conv_embedding", stride=module.conv.stride[0])
-    return g.op("Relu", [x], "conv_embedding.relu")
 
 
 def _refine(g: GraphWriter, module: nn.Module, x: str, name: str) -> str:
@@ -154,18 +131,19 @@ def _refine(g: GraphWriter, module: nn.Module, x: str, name: str) -> str:
     return g.op("Relu", [g.op("Add", [x, y], f"{name}.sum")], f"{name}.relu")
 
 
-def _unit(g: GraphWriter, unit: RepMLPUnit, x: str, p: Patches, name: str) -> str:
-    y = _block(g, unit.repmlp_block, unit.prebn1, x, p, f"{name}.repmlp_block")
+def _unit(g: GraphWriter, unit: RepMLPUnit, x: str, p: Patches, name: str, *, cut: bool) -> str:
+    y = _block(g, unit.repmlp_block, unit.prebn1, x, p, f"{name}.repmlp_block", cut)
     x = g.op("Add", [x, y], f"{name}.add1")
     y = _ffn(g, unit.ffn_block, unit.prebn2, x, f"{name}.ffn_block")
     return g.op("Add", [x, y], f"{name}.add2")
 
 
 def _block(
-    g: GraphWriter, block: RepMLPBlock, norm: nn.Module, x: str, p: Patches, name: str
+    g: GraphWriter, block: RepMLPBlock, norm: nn.Module, x: str, p: Patches, name: str, cut: bool
 ) -> str:
     scale, shift = affine(norm)
-    gate = _gate(g, block, scale, shift, x, p, f"{name}.gp")
+    mean = mean_of_patches(g, x, p, f"{name}.gp.mean", cut=cut)
+    gate = _gate(g, block, scale, shift, mean, p, f"{name}.gp")
     scaled = g.op("Mul", [x, g.const(f"{name}.prebn.scale", per_channel(scale))], f"{name}.scale")
     shifted = g.const(f"{name}.prebn.shift", per_channel(shift))
     x = g.op("Add", [scaled, shifted], f"{name}.prebn")
@@ -196,15 +174,24 @@ def _merged(g: GraphWriter, block: RepMLPBlock, x: str, p: Patches, name: str) -
 
 
 def _gate(
-    g: GraphWriter, block: RepMLPBlock, scale: Array, shift: Array, x: str, p: Patches, name: str
+    g: GraphWriter, block: RepMLPBlock, scale: Array, shift: Array, mean: str, p: Patches, name: str
 ) -> str:
-    """(1, C, 1), or (N, 1, C, 1) for a batch, to multiply patches' positions with."""
+    """(P, C, 1, 1) -> (1, C, 1), or (N, 1, C, 1) for a batch, to multiply patches' positions with.
+
+    Args:
+        g: writer.
+        block: whose gate it is.
+        scale: of the BatchNorm before the block (C,).
+        shift: likewise.
+        mean: of each patch and channel, before that BatchNorm.
+        p: the patches.
+        name: of the nodes.
+    """
     c = block.channels
     first = as_float64(block.gp.fc1.weight)[:, :, 0, 0]
     first_bias = as_float64(block.gp.fc1.bias) + first @ shift
     second = as_float64(block.gp.fc2.weight)[:, :, 0, 0]
-    x = g.op("GlobalAveragePool", [x], f"{name}.mean")
-    x = g.reshape(x, (p.batch, p.rows * p.cols, c), f"{name}.patches")
+    x = g.reshape(mean, (p.batch, p.rows * p.cols, c), f"{name}.patches")
     axes = [1]
     if g.opset >= 18:
         spelled = g.const("axis_1", axes, np.int64)

@@ -49,7 +49,7 @@ class ExportStage(Stage):
     """
 
     name = "export"
-    version = 4
+    version = 5
     produces = "onnx"
     tools = ("torch", "onnx", "onnxruntime")
     config: ExportConfig

@@ -29,7 +29,7 @@ class QuantizeStage(Stage):
     """One input: the float graph. ``notify_frame`` is told how many frames were used."""
 
     name = "quantize"
-    version = 7
+    version = 8
     produces = "qdq-onnx"
     tools = ("nncf", "onnx", "onnxruntime", "numpy", *PICTURES)
     config: QuantizeConfig

@@ -227,9 +227,14 @@ def _reduce_mean(inputs: list[Any], a: dict[str, Any]) -> Tensor:
     return inputs[0].mean(dim=tuple(axes), keepdim=bool(a.get("keepdims", 1)))  # type: ignore[no-any-return]  # untyped operand
 
 
+def _average_pool(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+    return F.avg_pool2d(inputs[0], tuple(a["kernel_shape"]), tuple(a["strides"]))
+
+
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _OPERATORS: dict[str, Callable[[list[Any], dict[str, Any]], Tensor]] = {
     "Add": lambda x, a: x[0] + x[1],
+    "AveragePool": _average_pool,
     "Cast": lambda x, a: x[0].float(),
     "Concat": lambda x, a: torch.cat(x, a["axis"]),
     "Conv": _conv,

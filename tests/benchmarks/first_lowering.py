@@ -6,12 +6,16 @@
 ========== =====================================================================================
 moves      maps are cut into patches and put together channels first, as the mathematics is written
 positions  a block's convolution is added to FC3 in one shape, so both are summed in float
-planar     the logits leave the last convolution without a spelled transpose
+planar     the logits are made by a convolution, channels last, and turned around
+embedding  the patch embedding is a convolution of three channels, one pixel at a time
+means      the gates' means are GlobalAveragePool everywhere
+pyramid    each bin of the pyramid is pooled, convolved and spread on its own
+gates      gates are rounded before they multiply
 placement  Q/DQ pairs stay where nncf puts them, behind the moves of a tensor
 rounding   what enters a residual sum is rounded on its own too
 ========== =====================================================================================
 
-The first three are exact in float32. The last two change the Q/DQ graph only.
+All down to ``pyramid`` are exact in float32. The last three change the Q/DQ graph only.
 """
 
 from __future__ import annotations
@@ -24,14 +28,18 @@ from unittest.mock import patch
 import numpy as np
 
 from calibration import quantize
+from models.convolution import ConvBN
 from models.repmlp import RepMLPBlock
+from models.segmenter import MEAN_RGB, STD_RGB
+from models.upernet import UperNetHead
 from pipeline.lowering import head, network, parts
 from pipeline.lowering.fc3 import lower_fc3
-from pipeline.lowering.graph import GraphWriter
-from pipeline.lowering.parts import Patches, affine, as_float64, per_channel
+from pipeline.lowering.graph import FLOAT, GraphWriter
+from pipeline.lowering.parts import Patches, affine, as_float64, fold, per_channel
+from pipeline.lowering.resampling import bilinear_matrix, pooling_matrix
 
-REWRITES = ("moves", "positions", "planar", "placement", "rounding")
-EXACT = ("moves", "positions", "planar")
+EXACT = ("moves", "positions", "planar", "embedding", "means", "pyramid")
+REWRITES = (*EXACT, "gates", "placement", "rounding")
 
 
 @contextmanager
@@ -59,13 +67,14 @@ def _merge_first(g: GraphWriter, x: str, channels: int, p: Patches, name: str) -
 
 
 def _block_in_one_shape(
-    g: GraphWriter, block: RepMLPBlock, norm: Any, x: str, p: Patches, name: str
+    g: GraphWriter, block: RepMLPBlock, norm: Any, x: str, p: Patches, name: str, cut: bool
 ) -> str:
     if p.batch > 1:
         raise ValueError("the first spelling is written for one image")
     scale, shift = affine(norm)
     shape = (p.count, block.channels, p.side, p.side)
-    gate = network._gate(g, block, scale, shift, x, p, f"{name}.gp")
+    mean = parts.mean_of_patches(g, x, p, f"{name}.gp.mean", cut=cut)
+    gate = network._gate(g, block, scale, shift, mean, p, f"{name}.gp")
     gate = g.reshape(gate, (1, block.channels, 1, 1), f"{name}.gate")
     scaled = g.op("Mul", [x, g.const(f"{name}.prebn.scale", per_channel(scale))], f"{name}.scale")
     shifted = g.const(f"{name}.prebn.shift", per_channel(shift))
@@ -86,6 +95,44 @@ def _block_in_one_shape(
     return g.op("Mul", [y, gate], name)
 
 
+def _classify_by_convolution(g: GraphWriter, module: UperNetHead, x: str, _p: Patches) -> str:
+    last = module.classifier
+    return g.conv(x, as_float64(last.weight), as_float64(last.bias), "head.classifier")
+
+
+def _embedding_by_pixels(
+    g: GraphWriter, module: ConvBN, frames: str, _batch: int, _height: int, _width: int
+) -> str:
+    weight, bias = fold(module)
+    mean, std = np.array(MEAN_RGB), np.array(STD_RGB)
+    weight = weight / std[None, :, None, None]
+    bias = bias - (weight * mean[None, :, None, None]).sum(axis=(1, 2, 3))
+    x = g.op("Cast", [frames], "frames.float", to=FLOAT)
+    x = g.transpose(x, (0, 3, 1, 2), "frames.nchw")
+    x = g.conv(x, weight[:, ::-1], bias, "conv_embedding", stride=module.conv.stride[0])
+    return g.op("Relu", [x], "conv_embedding.relu")
+
+
+def _reduce(g: GraphWriter, x: str, _p: Patches, name: str, *, cut: bool) -> str:
+    return g.op("GlobalAveragePool", [x], name)
+
+
+def _branches_apart(g: GraphWriter, module: UperNetHead, flat: str, p: Patches, name: str) -> str:
+    (h, w), parts_ = p.size, []
+    for bins, branch in zip(module.ppm.bins, module.ppm.branches, strict=True):
+        part = f"{name}.{bins}"
+        weight, bias = fold(branch)
+        pool = np.kron(pooling_matrix(h, bins), pooling_matrix(w, bins)).T
+        y = g.op("MatMul", [flat, g.const(f"{part}.pool.weight", pool)], f"{part}.pool")
+        y = g.reshape(y, (p.batch, weight.shape[1], bins, bins), f"{part}.bins")
+        y = g.op("Relu", [g.conv(y, weight, bias, part)], f"{part}.relu")
+        y = g.reshape(y, (p.batch, module.width, bins * bins), f"{part}.flat")
+        spread = np.kron(bilinear_matrix(bins, h), bilinear_matrix(bins, w)).T
+        y = g.op("MatMul", [y, g.const(f"{part}.spread.weight", spread)], f"{part}.spread")
+        parts_.append(g.reshape(y, (p.batch, module.width, h, w), f"{part}.map"))
+    return g.op("Concat", parts_, f"{name}.concat", axis=1)
+
+
 _UNDO: dict[str, list[tuple[Any, str, Any]]] = {
     "moves": [
         (network, "split_map", _split_first),
@@ -98,7 +145,11 @@ _UNDO: dict[str, list[tuple[Any, str, Any]]] = {
         # Rounded or not, the engine fuses the sum into the convolution.
         (quantize, "UNROUNDED", (*quantize.UNROUNDED, "*.local")),
     ],
-    "planar": [(network, "_planar", lambda _g, x, _shape, _name: x)],
+    "planar": [(head, "_classify", _classify_by_convolution)],
+    "embedding": [(network, "lower_embedding", _embedding_by_pixels)],
+    "means": [(network, "mean_of_patches", _reduce)],
+    "pyramid": [(head, "_branches", _branches_apart)],
+    "gates": [(quantize, "UNROUNDED", tuple(n for n in quantize.UNROUNDED if n != "*.gp"))],
     "placement": [(quantize, "quantize_before_moves", lambda _graph: 0)],
     "rounding": [(quantize, "UNROUNDED", ())],
 }

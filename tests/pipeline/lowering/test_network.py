@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx.numpy_helper import to_array
 
+from calibration.quantize import FLOAT_PATTERNS, float_nodes
 from models.errors import InputShapeError, ModelError
 from models.locality import inject_locality
 from models.segmenter import PRESETS, BgrFrames, Segmenter, build_segmenter
@@ -71,21 +72,24 @@ def test_the_input_is_frames_and_preprocessing_is_folded() -> None:
     assert value.elem_type == onnx.TensorProto.UINT8
     assert [d.dim_value for d in value.shape.dim] == [1, 32, 64, 3]
     kinds = [node.op_type for node in graph.node]
-    # Cast, transpose, convolution: nothing subtracts a mean or divides by a deviation.
-    assert kinds[:3] == ["Cast", "Transpose", "Conv"]
+    # Cast, moves, convolution: nothing subtracts a mean or divides by a deviation.
+    assert kinds[:4] == ["Cast", "Reshape", "Transpose", "Conv"]
     assert "BatchNormalization" not in kinds
 
 
-def test_every_batched_matmul_has_its_own_bias_directly_after_it() -> None:
-    graph = lower(
+def test_every_batched_int8_matmul_has_its_own_bias_directly_after_it() -> None:
+    model = lower(
         inject_locality(tiny_segmenter(), "split").model, batch=1, height=32, width=64, opset=17,
         metadata={},
-    ).graph  # fmt: skip
+    )  # fmt: skip
+    graph = model.graph
     constants = {t.name: len(t.dims) for t in graph.initializer}
     batched = [
         node
         for node in graph.node
-        if node.op_type == "MatMul" and constants.get(node.input[1]) == 3
+        if node.op_type == "MatMul"
+        and constants.get(node.input[1]) == 3
+        and node.name not in float_nodes(model, FLOAT_PATTERNS)
     ]
     assert batched
     for node in batched:
