@@ -11,6 +11,7 @@ from pipeline.lowering.parts import (
     Patches,
     as_float64,
     fold,
+    merge_map,
     per_channel,
     resize,
 )
@@ -19,13 +20,15 @@ from pipeline.lowering.resampling import bilinear_matrix, pooling_matrix
 
 def lower_head(g: GraphWriter, head: UperNetHead, levels: list[Level]) -> str:
     """Four levels -> the name of the logits (N, classes, H/4, W/4)."""
+    width = head.width
     maps = []
     for i, (module, level) in enumerate(zip(head.laterals, levels, strict=False)):
         weight, bias = fold(module)
         bias = bias + weight[:, :, 0, 0] @ level.shift
         name = f"head.laterals.{i}"
         x = g.conv(level.tensor, weight * level.scale[None, :, None, None], bias, name)
-        maps.append(g.op("Relu", [x], f"{name}.relu"))
+        x = g.op("Relu", [x], f"{name}.relu")
+        maps.append(merge_map(g, x, width, level.patches, f"{name}.map"))
     maps.append(_pyramid(g, head, levels[-1], "head.ppm"))
     for i in range(len(maps) - 2, -1, -1):
         up = resize(g, maps[i + 1], 2, f"head.top_down.{i}.up")
@@ -85,7 +88,7 @@ def _fuse_early(g: GraphWriter, head: UperNetHead, outs: list[str]) -> str:
 
 def _pyramid(g: GraphWriter, head: UperNetHead, level: Level, name: str) -> str:
     p, channels, (h, w) = level.patches, len(level.scale), level.patches.size
-    x = level.tensor
+    x = merge_map(g, level.tensor, channels, p, f"{name}.map")
     x = g.op("Mul", [x, g.const(f"{name}.norm.scale", per_channel(level.scale))], f"{name}.scale")
     x = g.op("Add", [x, g.const(f"{name}.norm.shift", per_channel(level.shift))], f"{name}.norm")
     flat = g.reshape(x, (p.batch, channels, h * w), f"{name}.flat")

@@ -2,7 +2,7 @@
 
 Layout. Within a stage everything but FC3 and the gate works on single positions, so a stage runs
 with its patches as the batch: (P, C, h, w), P = N * rows * columns. A map is cut into patches once
-at the start of a stage and put together once at its end.
+at the start of a stage and put together once at its end, after the 1x1 convolution that follows.
 FC3 then is
 
     S = 1:   (P*C, h*w) x (h*w, h*w)                       no transpose at all
@@ -115,12 +115,10 @@ def _backbone(g: GraphWriter, model: Segmenter, batch: int, height: int, width: 
         x = split_map(g, x, net.config.channels[i], patches, f"{name}.split")
         for j, unit in enumerate(units_of(stage)):
             x = _unit(g, unit, x, patches, f"{name}.{j}", cut=j == 0)
-        # Before the 1x1 convolutions that widen it: one map is moved, and the narrowest.
-        x = merge_map(g, x, net.config.channels[i], patches, f"{name}.map")
         scale, shift = affine(net.norms[i])
         levels.append(Level(x, patches, scale, shift))
         if i + 1 < len(net.stages):
-            x = _downsample(g, net.downsample[i], x, f"downsample.{i}")
+            x = _downsample(g, net.downsample[i], x, patches, f"downsample.{i}")
     return levels
 
 
@@ -224,10 +222,11 @@ def _ffn(g: GraphWriter, ffn: FFNBlock, norm: nn.Module, x: str, name: str) -> s
     return g.conv(x, *fold(ffn.ffn_fc2), f"{name}.ffn_fc2")
 
 
-def _downsample(g: GraphWriter, module: nn.Module, x: str, name: str) -> str:
+def _downsample(g: GraphWriter, module: nn.Module, x: str, p: Patches, name: str) -> str:
     if not isinstance(module, Downsample):
         raise ModelError(f"{name} is not a downsampling")
     channels = module.expand.conv.out_channels
     x = g.op("Relu", [g.conv(x, *fold(module.expand), f"{name}.expand")], f"{name}.expand.relu")
+    x = merge_map(g, x, channels, p, f"{name}.map")
     x = g.conv(x, *fold(module.reduce), f"{name}.reduce", stride=2, padding=1, groups=channels)
     return g.op("Relu", [x], f"{name}.reduce.relu")

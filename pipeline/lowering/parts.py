@@ -39,8 +39,7 @@ class Patches:
 
 @dataclass(frozen=True)
 class Level:
-    """One backbone output: the map (N, C, H, W), the patches that it was put together from, and the
-    BatchNorm that its readers fold."""
+    """One backbone output: the tensor, and how its patches lie."""
 
     tensor: str
     patches: Patches

@@ -137,6 +137,7 @@ _UNDO: dict[str, list[tuple[Any, str, Any]]] = {
     "moves": [
         (network, "split_map", _split_first),
         (network, "merge_map", _merge_first),
+        (head, "merge_map", _merge_first),
         (parts, "merge_map", _merge_first),
     ],
     "positions": [
