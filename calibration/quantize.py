@@ -61,7 +61,8 @@ class QuantizeSettings:
         bias_correction: shift biases by the mean error that quantization makes. Off: nncf
             corrects for its own graph, which has the roundings that ``UNROUNDED`` removes.
         float_patterns: shell patterns of node names that stay in float.
-        overflow_fix: halve weights' range where CPUs without VNNI would saturate.
+        overflow_fix: weights of seven bits, for CPUs without VNNI: sums of 8-bit products overflow
+            there.
     """
 
     estimator: str = DEFAULT_ESTIMATOR

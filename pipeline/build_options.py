@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from calibration.frames import DEFAULT_COUNT
@@ -11,6 +11,7 @@ from calibration.images import MAX_PIXELS
 from calibration.quantize import QuantizeSettings
 from models import DEFAULT_INJECTION, INJECTION_FORMS
 from pipeline import PRECISIONS
+from pipeline.engines.cpu import cpu_features, products_saturate
 from pipeline.engines.trt_builder import BuilderOptions
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import UsageError
@@ -90,6 +91,8 @@ class TunePace:
 class BuildOptions:
     """What to build. Paths and numbers only; see ``scripts/build_engine.py`` for their meaning.
 
+    ``weight_bits``: of INT8 weights, 7 or 8; ``None`` is 7 where OpenVINO's engine is built on a
+    CPU that 8 overflow on, see ``cpu.products_saturate``. ``settings.overflow_fix`` follows it.
     ``replace_other``: whether the engine may take the place of one of its name that another
     command made, see ``publish``.
 
@@ -114,6 +117,7 @@ class BuildOptions:
     min_agreement: float = MIN_AGREEMENT
     random_weights: bool = False
     settings: QuantizeSettings = field(default_factory=QuantizeSettings)
+    weight_bits: int | None = None
     tensorrt: TensorRTOptions = field(default_factory=TensorRTOptions)
     gate: GateLimits | None = None
     search: bool = False
@@ -144,6 +148,7 @@ class BuildOptions:
                     f"{option} {size[0]}x{size[1]}{batch}: more than "
                     f"{MAX_PIXELS // 1_000_000} megapixels in one inference"
                 )
+        self._check_weight_bits()
         self._check_finetune()
         if self.calibration_shape is not None and "int8" not in self.precision:
             raise UsageError(f"--calibration-shape means nothing to --precision {self.precision}")
@@ -169,6 +174,16 @@ class BuildOptions:
             )
         if self.tensorrt.strict_int8 and "int8" not in self.precision:
             raise UsageError(f"--strict-int8 means nothing to --precision {self.precision}")
+
+    def _check_weight_bits(self) -> None:
+        bits = self.weight_bits
+        if bits is None and self.backend != "tensorrt" and products_saturate(cpu_features()):
+            bits = 7
+        elif bits is not None and "int8" not in self.precision:
+            raise UsageError(f"--weight-bits means nothing to --precision {self.precision}")
+        if bits not in (None, 7, 8):
+            raise UsageError(f"--weight-bits {bits}: give 7 or 8")
+        object.__setattr__(self, "settings", replace(self.settings, overflow_fix=bits == 7))
 
     def _check_finetune(self) -> None:
         if not self.finetune:

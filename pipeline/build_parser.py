@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FINETUNE_STEPS = 200
 # Options that speak of calibration alone.
-_CALIBRATES = ("frames", "split", "force_split", "estimator")
+_CALIBRATES = ("frames", "split", "force_split", "estimator", "weight_bits")
 
 
 def build_parser(description: str) -> Parser:
@@ -55,6 +55,9 @@ def build_parser(description: str) -> Parser:
         "splitting costs, both measured (default: %(default)s)")  # fmt: skip
     add("--estimator", choices=ESTIMATORS,
         help=f"of activation ranges (default: {DEFAULT_ESTIMATOR})")  # fmt: skip
+    add("--weight-bits", type=int, choices=(7, 8),
+        help="of INT8 weights; 7 for CPUs without VNNI, whose sums of 8-bit products overflow "
+        "(default: what this CPU needs where OpenVINO's engine is built, else 8)")  # fmt: skip
     add("--finetune", type=positive_int, nargs="?", const=FINETUNE_STEPS, default=0,
         metavar="STEPS", help="fp32 teaches its INT8 self on the calibration frames, without "
         "labels (%(const)s steps where no number is given)")  # fmt: skip
@@ -129,6 +132,7 @@ def build_options(options: Namespace) -> BuildOptions:
         force_split=options.force_split, output=options.output, injection=options.injection,
         min_agreement=options.min_agreement / 100, random_weights=options.random_weights,
         settings=QuantizeSettings(estimator=options.estimator or DEFAULT_ESTIMATOR),
+        weight_bits=options.weight_bits,
         tensorrt=TensorRTOptions(
             flavour=options.flavour, labels=options.labels, strict_int8=options.strict_int8,
             builder=BuilderOptions(

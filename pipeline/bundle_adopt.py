@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifact import Manifest, hash_of, sha256_of, write_whole
-from pipeline.console import EXIT_OK, say
-from pipeline.engines.cpu import cpu_features, cpu_model
+from pipeline.console import EXIT_OK, say, warn
+from pipeline.engines.cpu import cpu_features, cpu_model, overflow_warning
 from pipeline.engines.opening import manifest_of
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.errors import CheckFailedError
@@ -74,6 +74,9 @@ def adopt_engine(folder: Path, index: dict[str, Any], engine: Path, about: dict[
         facts=facts,
     )
     write_whole(manifest_path, manifest.to_json())
+    overflows = overflow_warning(facts.get("weight_bits"))
+    if overflows is not None:
+        warn(overflows)
     say(f"{found['labels']:.2%} of labels as its graph, on {found['frames']} frames, with OpenVINO "
         f"{version} on {cpu_model()}")  # fmt: skip
     say(f"{engine}  ({perf_counter() - begin:.0f} s)")

@@ -61,6 +61,7 @@ from pipeline.console import (
     say,
     warn,
 )
+from pipeline.engines.cpu import overflow_warning
 from pipeline.stage import StageEvent
 
 if TYPE_CHECKING:
@@ -144,6 +145,9 @@ def tell(result: BuildResult) -> None:
                     "that is few: are the calibration frames like those it will see? "
                     "accuracy_report.py tells what it costs"
                 )
+        overflows = overflow_warning(each.artifact.facts.get("weight_bits"))
+        if overflows is not None:
+            warn(overflows)
         for node in each.artifact.facts.get("float_fallback", ()):
             warn(f"'{node}' was to run in int8 and runs in {each.artifact.facts['nodes'][node]}")
         if each.gate is not None:

@@ -2,13 +2,14 @@
 
     python skipped_rounding.py
 
-Two graphs, executed by ONNX Runtime with every Q and DQ on its own, and by OpenVINO:
+Three graphs, executed by ONNX Runtime with every Q and DQ on its own, and by OpenVINO:
 
     residual   Conv3x3(x) -> [Q/DQ] -> Add(r) -> Q/DQ -> y
+    upsampled  Conv3x3(x) -> Relu -> [Q/DQ] -> Add(Resize(r)) -> Q/DQ -> y
     gated      Conv3x3(x) -> [Q/DQ] -> Add(Conv1x1(x) -> Q/DQ) -> Q/DQ -> Mul(gate) -> Q/DQ -> y
 
-OpenVINO gives, for either, exactly what ONNX Runtime gives for the graph *without* the pair in
-brackets.
+OpenVINO gives what ONNX Runtime gives for the graph *without* the pair in brackets: exactly, or
+where values are rounded from uint8 within a few in a thousand.
 """
 
 from __future__ import annotations
@@ -22,22 +23,24 @@ from onnx import TensorProto, helper, numpy_helper
 
 CHANNELS, HEIGHT, WIDTH = 16, 8, 16
 MAP, GATE = [1, CHANNELS, HEIGHT, WIDTH], [1, CHANNELS, 1, 1]
-KINDS = ("residual", "gated")
+HALF = [1, CHANNELS, HEIGHT // 2, WIDTH // 2]
+SHAPES = {"residual": MAP, "upsampled": HALF, "gated": GATE}
+KINDS = tuple(SHAPES)
 Array = npt.NDArray[np.float32]
 
 
 def graph(kind: str, *, bracketed: bool = True) -> onnx.ModelProto:
-    """One of the two; ``bracketed`` is whether the pair in brackets is there."""
+    """One of them; ``bracketed`` is whether the pair in brackets is there."""
     rng = np.random.default_rng(0)
-    constants: dict[str, npt.ArrayLike] = {"zero": np.int8(0)}
+    constants: dict[str, npt.ArrayLike] = {"zero": np.int8(0), "least": np.uint8(0)}
     nodes: list[onnx.NodeProto] = []
 
-    def pair(source: str, scale: float, result: str) -> str:
+    def pair(source: str, scale: float, result: str, zero: str = "zero") -> str:
         constants[f"{result}_s"] = np.float32(scale)
         for operator, taken, given in (
             ("QuantizeLinear", source, f"{result}_q"), ("DequantizeLinear", f"{result}_q", result)
         ):  # fmt: skip
-            nodes.append(helper.make_node(operator, [taken, f"{result}_s", "zero"], [given]))
+            nodes.append(helper.make_node(operator, [taken, f"{result}_s", zero], [given]))
         return result
 
     def conv(source: str, size: int, result: str) -> str:
@@ -54,20 +57,31 @@ def graph(kind: str, *, bracketed: bool = True) -> onnx.ModelProto:
 
     x = pair("x", 0.03, "xd")
     first = conv(x, 3, "first")
+    if kind == "upsampled":
+        nodes.append(helper.make_node("Relu", [first], ["positive"]))
+        first = "positive"
     if bracketed:
-        first = pair(first, 0.25, "rounded")
+        first = pair(first, 0.25, "rounded", "least" if kind == "upsampled" else "zero")
     if kind == "residual":
         other = pair("r", 0.11, "rd")
+    elif kind == "upsampled":
+        constants["twice"] = np.array([1, 1, 2, 2], np.float32)
+        inputs = [pair("r", 0.11, "rd"), "", "twice"]
+        nodes.append(helper.make_node(
+            "Resize", inputs, ["other"], mode="linear",
+            coordinate_transformation_mode="half_pixel",
+        ))  # fmt: skip
+        other = "other"
     else:
         other = pair(conv(x, 1, "second"), 0.2, "other")
     nodes.append(helper.make_node("Add", [first, other], ["sum"]))
-    if kind == "residual":
+    if kind != "gated":
         pair("sum", 0.3, "y")
     else:
         nodes.append(helper.make_node("Mul", [pair("sum", 0.3, "total"), "r"], ["product"]))
         pair("product", 0.2, "y")
     used = {name for node in nodes for name in node.input}
-    shapes = {"x": MAP, "r": MAP if kind == "residual" else GATE}
+    shapes = {"x": MAP, "r": SHAPES[kind]}
     made = helper.make_graph(
         nodes, "g",
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()],
@@ -82,7 +96,7 @@ def graph(kind: str, *, bracketed: bool = True) -> onnx.ModelProto:
 def feeds(kind: str) -> dict[str, Array]:
     """Normal numbers; ``r`` is a gate in (0, 1) where it multiplies."""
     rng = np.random.default_rng(0)
-    r = 3 * rng.normal(size=MAP) if kind == "residual" else rng.random(GATE)
+    r = rng.random(GATE) if kind == "gated" else 3 * rng.normal(size=SHAPES[kind])
     return {"x": rng.normal(size=MAP).astype(np.float32), "r": r.astype(np.float32)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,10 @@ _TELLING = (
     "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
     "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
+
+# Those that add products of bytes in 32 bits, and what forbids oneDNN to use them.
+_WIDE_SUMS = ("avx512_vnni", "avx_vnni", "amx_int8")
+_WITHOUT_VNNI = ("SSE41", "AVX", "AVX2", "AVX512_CORE")
 
 # oneDNN's own switches, under its present and its former name.
 _LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS")
@@ -41,6 +46,30 @@ def _flags() -> tuple[str, ...]:
             flags = set(value.split())
             return tuple(name for name in _TELLING if name in flags)
     return ()
+
+
+def products_saturate(features: Sequence[str]) -> bool:
+    """Whether int8 products overflow on a CPU of these ``cpu_features``.
+
+    Without VNNI or AMX, x86 multiplies bytes by ``vpmaddubsw``: two products of an unsigned and a
+    signed byte are added in 16 bits, which hold 32767, and 2 * 255 * 127 is 64770. Weights of seven
+    bits fit: 2 * 255 * 64 is 32640.
+    """
+    x86 = "avx2" in features
+    for limit in (f.partition("=")[2].upper() for f in features if "MAX_CPU_ISA=" in f):
+        if limit in _WITHOUT_VNNI:
+            return x86
+    return x86 and not any(name in features for name in _WIDE_SUMS)
+
+
+def overflow_warning(weight_bits: object) -> str | None:
+    """What to tell of an INT8 engine whose weights have that many bits, on this CPU."""
+    if weight_bits != 8 or not products_saturate(cpu_features()):
+        return None
+    return (
+        "this CPU has no VNNI: sums of 8-bit products overflow on it, and INT8 loses more than it "
+        "needs to; build with --weight-bits 7"
+    )
 
 
 def cpu_count() -> int:

@@ -12,7 +12,7 @@ from calibration.frames import FrameList
 from pipeline.artifact import Artifact
 from pipeline.divergence import first_divergence, trace
 from pipeline.engines.base import Engine
-from pipeline.engines.cpu import cpu_features, cpu_model
+from pipeline.engines.cpu import cpu_features, cpu_model, overflow_warning
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine, import_openvino
 from pipeline.errors import CheckFailedError, SinkError
@@ -37,7 +37,7 @@ class BuildOpenVINOStage(Stage):
     """Two inputs: the graph to build from, and the float graph that int8 is compared with too."""
 
     name = "build-openvino"
-    version = 2
+    version = 3
     produces = "engine"
     tools = ("openvino", "onnxruntime")
     config: BuildOpenVINOConfig
@@ -89,7 +89,8 @@ class BuildOpenVINOStage(Stage):
             raise CheckFailedError(
                 f"the {self.config.precision} engine is not its graph: they name the same class on "
                 f"{exact.labels:.2%} of positions (asked for {self.config.min_agreement:.2%}); "
-                f"{self._parting(graph, stacks[0])}"
+                f"{self._parting(graph, stacks[0])}",
+                hint=overflow_warning(graph.facts.get("weight_bits")),
             )
         return Product(
             main=XML,
@@ -106,6 +107,7 @@ class BuildOpenVINOStage(Stage):
                 "runtime": dict(info.extra),
                 "agreement": {name: a.as_json() for name, a in agreements.items()},
                 "multiply_adds": cost,
+                "weight_bits": graph.facts.get("weight_bits"),
             },
         )
 

@@ -49,7 +49,7 @@ class ExportStage(Stage):
     """
 
     name = "export"
-    version = 5
+    version = 6
     produces = "onnx"
     tools = ("torch", "onnx", "onnxruntime")
     config: ExportConfig

@@ -66,6 +66,7 @@ class QuantizeStage(Stage):
                 "quantizers": pairs,
                 "float_nodes": allowed,
                 "calibration": self.frames.provenance(),
+                "weight_bits": 7 if self.settings.overflow_fix else 8,
                 "preprocessing": "uint8 BGR, aspect kept, reflected borders; scale exactly 1",
             },
         )

@@ -13,7 +13,7 @@ from pipeline.errors import CheckFailedError
 
 OPENVINO_GRAPH, TENSORRT_GRAPH = "model.int8.openvino.onnx", "model.int8.tensorrt.onnx"
 # Facts of a Q/DQ graph that hold for what is made of it too.
-KEPT = ("quantizers", "float_nodes", "calibration", "preprocessing")
+KEPT = ("quantizers", "float_nodes", "calibration", "preprocessing", "weight_bits")
 
 
 def write_spellings(

@@ -7,6 +7,8 @@ the rule of ``qdq_lint`` and the detour in the lowering may go.
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 from calibration.qdq_lint import lint
 from models.segmenter import PRESETS
 from pipeline.build import BuildResult
+from pipeline.engines.cpu import cpu_features, products_saturate
 
 UPSTREAM = Path(__file__).parents[2] / "docs" / "upstream"
 
@@ -29,6 +32,23 @@ def script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def on_vnni(name: str) -> str:
+    """What a script prints on a CPU that has VNNI and nothing wider.
+
+    With AMX the concatenation is right; without VNNI sums of 8-bit products overflow, and nothing
+    else can be told.
+    """
+    has = cpu_features()
+    if not any(name in has for name in ("avx512_vnni", "avx_vnni")):
+        pytest.skip("this CPU has no VNNI, on which the defect shows")
+    limit = "AVX512_CORE_VNNI" if "avx512_vnni" in has else "AVX2_VNNI"
+    done = subprocess.run(
+        [sys.executable, str(UPSTREAM / f"{name}.py")], capture_output=True, text=True, check=True,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": limit},
+    )  # fmt: skip
+    return done.stdout
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -67,27 +87,33 @@ def test_a_bias_that_is_broadcast_or_even_is_garbage_and_refused(bias: str) -> N
 
 
 def test_a_signed_concatenation_loses_its_scale_and_is_refused() -> None:
+    printed = on_vnni("signed_concat")
+    (lost,) = re.findall(r"two int8 tensors, concatenated +(\S+)", printed)
+    assert float(lost) > 0.1
+    (counts,) = re.findall(r"scale 0.1 +(\d+) values, OpenVINO +(\d+)", printed)
+    assert int(counts[0]) == 128
+    assert int(counts[1]) < 20
     made = script("signed_concat")
-    bad = made.graph(0.03)
-    assert made.difference(bad) > 0.1
-    assert rules(bad) == ["signed-concat"]
-    assert made.steps(0.1)[0] == 128
-    assert made.steps(0.1)[1] < 20
+    assert rules(made.graph(0.03)) == ["signed-concat"]
     for good in (made.graph(0.03, signed=False), made.graph(0.03, inputs=1)):
         assert made.difference(good) < 1e-5
         assert rules(good) == []
 
 
-@pytest.mark.parametrize("kind", ["residual", "gated"])
+@pytest.mark.parametrize("kind", ["residual", "upsampled", "gated"])
 def test_rounding_before_a_fused_sum_is_skipped_and_refused(kind: str) -> None:
+    if products_saturate(cpu_features()):
+        pytest.skip("sums of 8-bit products overflow on this CPU, so nothing else can be told")
     made = script("skipped_rounding")
     given = made.feeds(kind)
     bad, without = made.graph(kind), made.graph(kind, bracketed=False)
     got = made.engine(bad, given)
     assert made.different(got, made.exact(bad, given)) > 0.05
-    assert made.different(got, made.exact(without, given)) < 0.001
+    assert made.different(got, made.exact(without, given)) < (
+        0.01 if kind == "upsampled" else 0.001
+    )
     assert set(rules(bad)) == {"rounded-sum"}
-    if kind == "residual":
+    if kind != "gated":
         assert rules(without) == []
 
 
@@ -106,5 +132,5 @@ def test_our_graphs_stay_clear(int8_build: BuildResult) -> None:
     assert int8_build.quantized is not None
     model = onnx.load(int8_build.quantized.path)
     assert not PRESETS["tiny"].early_fusion
-    assert sum(node.op_type == "Concat" for node in model.graph.node) == 2
+    assert sum(node.op_type == "Concat" for node in model.graph.node) == 1
     assert lint(model, "openvino", int8_build.quantized.facts["float_nodes"]) == []

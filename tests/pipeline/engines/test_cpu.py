@@ -1,0 +1,110 @@
+"""What of a CPU decides how int8 runs on it; that an engine for one without VNNI is its graph."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from pipeline.build_options import BuildOptions
+from pipeline.engines import cpu
+from pipeline.engines.cpu import overflow_warning, products_saturate
+from pipeline.errors import UsageError
+
+ROOT = Path(__file__).parents[3]
+LIMIT = "ONEDNN_MAX_CPU_ISA"
+
+
+@pytest.mark.parametrize(
+    ("features", "saturates"),
+    [
+        ((), False),
+        (("asimd", "asimddp", "i8mm"), False),
+        (("avx2", "fma"), True),
+        (("avx2", "avx512f", "avx512bw"), True),
+        (("avx2", "avx_vnni"), False),
+        (("avx2", "avx512f", "avx512_vnni"), False),
+        (("avx2", "avx512_vnni", "amx_int8"), False),
+        (("avx2", "avx512_vnni", f"{LIMIT}=AVX2"), True),
+        (("avx2", "avx512_vnni", f"{LIMIT}=avx512_core"), True),
+        (("avx2", "avx512_vnni", "amx_int8", f"{LIMIT}=AVX512_CORE_VNNI"), False),
+        (("avx2", "avx_vnni", f"{LIMIT}=AVX2_VNNI"), False),
+        (("asimd", f"{LIMIT}=AVX2"), False),
+    ],
+)
+def test_products_saturate_on_x86_without_vnni(features: tuple[str, ...], saturates: bool) -> None:
+    assert products_saturate(features) is saturates
+
+
+def options(monkeypatch: pytest.MonkeyPatch, saturates: bool, **given: object) -> BuildOptions:
+    monkeypatch.setattr("pipeline.build_options.products_saturate", lambda _features: saturates)
+    return BuildOptions(**given)  # type: ignore[arg-type]  # the caller's business
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_weights_have_seven_bits_where_eight_would_overflow(
+    monkeypatch: pytest.MonkeyPatch, saturates: bool
+) -> None:
+    for backend, expected in (("openvino", saturates), ("all", saturates), ("tensorrt", False)):
+        got = options(monkeypatch, saturates, backend=backend)
+        assert got.settings.overflow_fix is expected
+    for bits in (7, 8):
+        got = options(monkeypatch, saturates, weight_bits=bits)
+        assert got.settings.overflow_fix is (bits == 7)
+
+
+def test_weight_bits_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UsageError, match="--weight-bits 6"):
+        BuildOptions(weight_bits=6)
+    with pytest.raises(UsageError, match="--weight-bits means nothing to --precision fp32"):
+        BuildOptions(precision="fp32", weight_bits=7)
+
+
+def test_eight_bits_are_warned_of_where_they_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "cpu_features", lambda: ("avx2",))
+    assert "--weight-bits 7" in str(overflow_warning(8))
+    assert overflow_warning(7) is None
+    assert overflow_warning(None) is None  # fp32
+    monkeypatch.setattr(cpu, "cpu_features", lambda: ("avx2", "avx_vnni"))
+    assert overflow_warning(8) is None
+
+
+def build(folder: Path, *more: str) -> tuple[float, str]:
+    """An engine on a CPU without VNNI, which any x86 CPU can be told to be: the share of labels it
+    has in common with its graph, and what was told."""
+    command = [
+        sys.executable, str(ROOT / "scripts" / "build_engine.py"), "--preset", "edge-s", "--json",
+        "--frames", "2", "--shape", "128x256", "--estimator", "minmax", "--output", str(folder),
+        *more,
+    ]  # fmt: skip
+    environment = {**os.environ, LIMIT: "AVX2"}
+    environment.pop("CITYSCAPES_DATASET", None)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return float(json.loads(done.stdout)["checks"]["engine_agreement"]), done.stderr
+
+
+@pytest.mark.skipif("avx2" not in cpu._flags(), reason="only x86 CPUs can lack VNNI")
+def test_an_engine_for_a_cpu_without_vnni_is_its_graph(tmp_path: Path) -> None:
+    found, told = build(tmp_path)
+    assert found > 0.99
+    assert "VNNI" not in told
+    (graph,) = tmp_path.glob(".store/quantize-*/model.int8.openvino.onnx")
+    weights = [
+        numpy_helper.to_array(t)
+        for t in onnx.load(graph).graph.initializer
+        # Depthwise kernels are not summed in pairs, and nncf leaves them their eighth bit.
+        if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1 and t.dims[1] > 1
+    ]
+    assert max(np.abs(w.astype(int)).max() for w in weights) <= 64
+    assert max(np.abs(w.astype(int)).max() for w in weights) >= 63
+    full, told = build(tmp_path, "--weight-bits", "8", "--min-agreement", "0")
+    assert "sums of 8-bit products overflow" in " ".join(told.split())
+    assert full < found
