@@ -169,3 +169,14 @@ def test_multiply_adds_are_counted_by_hand() -> None:
     assert costs["stages.1.0.repmlp_block.fc3"] == 4 * 8 * 16 * 16
     assert costs["downsample.0.reduce"] == 8 * 8 * 8 * 9
     assert costs["head.fusion"] == 16 * 16 * 8 * (4 * 8) * 9
+
+
+def test_zeros_that_a_spelling_pads_with_are_no_multiply_adds() -> None:
+    model = inject_locality(build_segmenter(PRESETS["edge-s"], seed=0)).model
+    costs = multiply_adds(lower(model, batch=1, height=128, width=256, opset=17, metadata={}))
+    stem = PRESETS["edge-s"].backbone.stem
+    assert costs["conv_embedding"] == 64 * 128 * stem * 3 * 2 * 2  # a kernel of 2x2, one square
+    width, bins = PRESETS["edge-s"].width, sum(b * b for b in (1, 2, 3, 6))
+    # Each branch spreads from its own bins, and from at most four of them to a place.
+    assert costs["head.ppm.branches.spread"] <= 4 * width * 4 * 4 * 8
+    assert costs["head.ppm.branches.conv"] == 4 * width * 128 * bins
