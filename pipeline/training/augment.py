@@ -19,6 +19,9 @@ from pipeline.training.paste import draw_poles, paste_things
 Image = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
 
+REFERENCE_HEIGHT = 384
+"""Frames of this height have drawn poles as thick as ``draw_poles`` says."""
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -46,7 +49,7 @@ class AugmentConfig:
     max_class_share: float = 0.75
     paste: float = 0.35
     paste_classes: tuple[int, ...] = (5, 6, 7, 11, 12)
-    poles: float = 0.5
+    poles: float = 0.6
 
 
 def augment(
@@ -67,12 +70,10 @@ def augment(
         (crop uint8 BGR, its train ids), contiguous, of ``size``; outside the frame the image is
         reflected and the labels are ignored.
     """
-    crop, truth = _scaled_crop(image, labels, size, config, rng)
+    crop, truth = _scaled_crop(image, labels, size, config, rng, poles=config.poles)
     if donor is not None and rng.random() < config.paste:
         other = _scaled_crop(*donor(), size, config, rng)
         crop, truth = paste_things(crop, truth, *other, config.paste_classes, rng)
-    if rng.random() < config.poles:
-        crop, truth = draw_poles(crop, truth, rng)
     if rng.random() < config.flip:
         crop, truth = np.ascontiguousarray(crop[:, ::-1]), np.ascontiguousarray(truth[:, ::-1])
     if rng.random() < config.weather:
@@ -93,9 +94,13 @@ def augment(
 
 def _scaled_crop(
     image: Image, labels: Labels, size: tuple[int, int], config: AugmentConfig,
-    rng: np.random.Generator,
+    rng: np.random.Generator, poles: float = 0.0,
 ) -> tuple[Image, Labels]:  # fmt: skip
-    """A window of random size around a random point, resized to ``size``: one resize per crop."""
+    """A window of random size around a random point, resized to ``size``: one resize per crop.
+
+    ``poles`` is how often poles are drawn into it, at the frame's own size: they get the softness
+    that everything else in the frame has.
+    """
     height, width = labels.shape
     low, high = np.log(config.scale[0]), np.log(config.scale[1])
     scale = float(np.exp(rng.uniform(low, high)))
@@ -116,6 +121,8 @@ def _scaled_crop(
         truth = np.asarray(
             cv2.copyMakeBorder(truth, *pads, cv2.BORDER_CONSTANT, value=(IGNORE,)), np.uint8
         )
+    if rng.random() < poles:
+        part, truth = draw_poles(part, truth, rng, thickness=height / REFERENCE_HEIGHT)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     part = cv2.resize(part, (size[1], size[0]), interpolation=how)
     # Exact: plain INTER_NEAREST is up to a pixel off the picture, and poles are two wide.

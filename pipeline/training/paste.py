@@ -4,8 +4,8 @@
   over this one (ClassMix of Olsson et al., WACV 2021; Ghiasi et al., CVPR 2021). They keep their
   height in the picture, so a person stays on the pavement, and move sideways.
 * ``draw_poles`` draws thin poles, which a data set of one town has few kinds of: a pole is a tall
-  cylinder, lit from one side, of any grey, before whatever stands there. What is nearer than the
-  houses (people, vehicles) may stay before it.
+  cylinder, lit from one side, of any grey or the background's colour, before whatever stands
+  there. What is nearer than the houses (people, vehicles) may stay before it.
 
 Like all augmentation these are functions of their inputs and of the generator alone.
 """
@@ -75,36 +75,41 @@ def _moved(array: npt.NDArray[np.uint8], columns: int) -> npt.NDArray[np.uint8]:
 
 
 def draw_poles(
-    image: Image, labels: Labels, rng: np.random.Generator, most: int = 5
+    image: Image, labels: Labels, rng: np.random.Generator, most: int = 5, thickness: float = 1.0
 ) -> tuple[Image, Labels]:
-    """One to ``most`` poles drawn into copies of (HxWx3 uint8 BGR, HxW uint8 train ids)."""
+    """One to ``most`` poles drawn into copies of (HxWx3 uint8 BGR, HxW uint8 train ids).
+
+    They are 1.2 to 9 pixels thick, times ``thickness``.
+    """
     picture, truth = image.astype(np.float32), labels.copy()
     for _pole in range(int(rng.integers(1, most + 1))):
-        _draw_pole(picture, truth, rng)
+        _draw_pole(picture, truth, rng, thickness)
     return picture.astype(np.uint8), truth
 
 
-def _draw_pole(picture: npt.NDArray[np.float32], truth: Labels, rng: np.random.Generator) -> None:
+def _draw_pole(
+    picture: npt.NDArray[np.float32], truth: Labels, rng: np.random.Generator, thickness: float
+) -> None:
     height, width = truth.shape
-    thick = float(np.exp(rng.uniform(np.log(1.2), np.log(9.0))))
+    thick = float(np.exp(rng.uniform(np.log(1.2), np.log(9.0)))) * thickness
     foot = height * rng.uniform(0.4, 0.62) + thick * rng.uniform(4, 16)
     top = foot - thick * rng.uniform(10, 45)
     x = rng.uniform(0, width)
     lean = rng.normal(0, 0.012) * (foot - top)
     taper = rng.uniform(0.6, 1.0)
-    shafts = [_shaft(x, foot, x + lean, top, thick, thick * taper)]
+    # People who label draw around a pole, not along its edge.
+    margin = rng.uniform(0, 1.2) * thickness
+    shafts = [(x, foot, x + lean, top, thick, thick * taper)]
     if rng.random() < 0.3:  # a lamp's or a signal's arm
         reach = rng.choice([-1, 1]) * (foot - top) * rng.uniform(0.1, 0.45)
         rise = (foot - top) * rng.uniform(-0.02, 0.12)
-        shafts.append(_shaft(x + lean, top, x + lean + reach, top - rise, thick * taper, thick / 2))
-    cover = np.zeros(truth.shape, np.uint8)
-    for shaft in shafts:
-        corners = np.round(shaft * (1 << _SUBPIXEL)).astype(np.int32)
-        cv2.fillConvexPoly(cover, corners, 255, cv2.LINE_AA, _SUBPIXEL)
+        shafts.append((x + lean, top, x + lean + reach, top - rise, thick * taper, thick / 2))
+    cover, marked = (_filled(truth.shape, shafts, extra) for extra in (0.0, margin))
     if rng.random() < 0.6:
-        cover[np.isin(truth, NEARER)] = 0
+        nearer = np.isin(truth, NEARER)
+        cover[nearer] = marked[nearer] = 0
     alpha = cover.astype(np.float32)[..., None] / 255
-    # Any grey with a tint, near the background's own as often as not, lit from one side.
+    # Any grey with a tint, or what stands behind it in another light; lit from one side.
     rows, cols = np.nonzero(cover)
     if not len(rows):
         return
@@ -112,12 +117,26 @@ def _draw_pole(picture: npt.NDArray[np.float32], truth: Labels, rng: np.random.G
     grey = rng.uniform(15, 220) * rng.uniform(0.85, 1.15, 3)
     mix = rng.uniform(0, 0.7)
     colour = around * mix + grey * (1 - mix)
+    if rng.random() < 0.5:
+        colour = around * np.exp(rng.uniform(-1.2, 0.6)) * rng.uniform(0.9, 1.1, 3)
     across = (np.arange(width, dtype=np.float32) - x) / max(thick, 1.0)
     light = 1 + rng.uniform(-0.5, 0.5) * np.clip(across, -0.6, 0.6)
     grain = rng.normal(0, rng.uniform(0, 6), (height, 1, 1))
     pole = np.clip(colour * light[None, :, None] + grain, 0, 255)
     picture += (pole - picture) * alpha * rng.uniform(0.85, 1.0)
-    truth[cover > 127] = POLE
+    truth[marked > 127] = POLE
+
+
+def _filled(
+    shape: tuple[int, ...], shafts: Sequence[tuple[float, ...]], extra: float
+) -> npt.NDArray[np.uint8]:
+    """How far each pixel is covered by the shafts, each ``extra`` thicker; 255 is wholly."""
+    cover = np.zeros(shape, np.uint8)
+    for x0, y0, x1, y1, thick0, thick1 in shafts:
+        corners = _shaft(x0, y0, x1, y1, thick0 + extra, thick1 + extra)
+        fixed = np.round(corners * (1 << _SUBPIXEL)).astype(np.int32)
+        cv2.fillConvexPoly(cover, fixed, 255, cv2.LINE_AA, _SUBPIXEL)
+    return cover
 
 
 def _shaft(

@@ -87,14 +87,25 @@ def test_poles_are_drawn_where_they_are_labelled_and_stand_behind_who_is_nearer(
     np.testing.assert_array_equal(labels, before[1])
     pole = truth == POLE
     np.testing.assert_array_equal(truth[~pole], labels[~pole])
-    # What shows through: all of the scene away from the pole, less of it where the label says pole.
-    white = draw_poles(np.full_like(image, 255), labels, np.random.default_rng(seed), most=1)[0]
-    black = draw_poles(np.zeros_like(image), labels, np.random.default_rng(seed), most=1)[0]
-    through = (white.astype(int) - black).mean(axis=2) / 255
+    drawn = (got != 128).any(axis=2).astype(np.uint8)
+    near = np.ones((3, 3), np.uint8)
+    # The label is at most 0.6 pixels wider than the pole on either side. What is drawn may have the
+    # scene's very colour here and there.
+    assert not pole.any() or cv2.dilate(drawn, near)[pole].mean() > 0.95
     far = cv2.dilate(pole.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
-    assert (through[far] == 1).mean() > 0.99  # one thinner than half a pixel has no label
-    assert (through[pole] < 1).all()
-    assert (got[far] == 128).mean() > 0.99
+    assert drawn[far].mean() < 0.01  # one thinner than half a pixel has no label
+
+
+def test_poles_are_as_thick_as_asked() -> None:
+    image, labels = scene(128, ROAD, 240, 320)
+    found = [
+        sum(
+            int((draw_poles(image, labels, np.random.default_rng(s), thickness=t)[1] == POLE).sum())
+            for s in range(20)
+        )
+        for t in (0.5, 1.0, 2.0)
+    ]
+    assert found[0] < found[1] < found[2]
 
 
 def test_poles_may_cross_people_or_stand_behind_them() -> None:

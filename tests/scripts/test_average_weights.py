@@ -1,0 +1,52 @@
+"""The mean of checkpoints, against NumPy's, and what cannot be averaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from models.checkpoints import load_segmenter, save_segmenter
+from models.locality import inject_locality
+from models.segmenter import PRESETS, build_segmenter
+from pipeline.errors import EdgeError, UsageError
+from scripts.average_weights import main
+from tests.models.helpers import randomise
+
+
+def trained(path: Path, seed: int, *, deploy: bool = False) -> Path:
+    model = randomise(build_segmenter(PRESETS["edge-s"], seed=seed), seed).eval()
+    save_segmenter(inject_locality(model).model if deploy else model, "edge-s", path)
+    return path
+
+
+def test_every_weight_is_the_mean(tmp_path: Path) -> None:
+    files = [trained(tmp_path / f"{seed}.safetensors", seed) for seed in range(3)]
+    out = tmp_path / "new" / "mean.safetensors"
+    assert main([*map(str, files), "--output", str(out)]) == 0
+    parts, got = [load_file(f) for f in files], load_file(out)
+    assert set(got) == set(parts[0])
+    for key, value in got.items():
+        want = np.mean([p[key].astype(np.float64) for p in parts], axis=0)
+        if np.issubdtype(value.dtype, np.floating):
+            np.testing.assert_allclose(value, want, rtol=1e-6, atol=1e-12)
+    _model, preset, report = load_segmenter(out)
+    assert preset.name == "edge-s"
+    assert not report.fresh
+
+
+def test_what_cannot_be_averaged_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    one = trained(tmp_path / "one.safetensors", 0)
+    deploy = trained(tmp_path / "deploy.safetensors", 1, deploy=True)
+    out = tmp_path / "mean.safetensors"
+    with pytest.raises(UsageError, match="two checkpoints"):
+        main([str(one), "--output", str(out)])
+    with pytest.raises(UsageError, match="name it"):
+        main([str(one), str(one), "--output", str(tmp_path / "mean.pt")])
+    with pytest.raises(Exception, match="another form"):
+        main([str(one), str(deploy), "--output", str(out)])
+    with pytest.raises((EdgeError, ValueError, OSError)):
+        main([str(one), str(tmp_path / "none.safetensors"), "--output", str(out)])
+    assert not out.exists()
