@@ -113,7 +113,7 @@ def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
             _check_plain(tensors, path)
             return tensors
         content = next(
-            (content[k] for k in ("state_dict", "model", "ema", "model_state") if k in content),
+            (content[k] for k in ("state_dict", "ema", "model", "model_state") if k in content),
             None,
         )
     raise ModelError(f"checkpoint '{path}' holds no state dict of tensors")

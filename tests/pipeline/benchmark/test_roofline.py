@@ -41,7 +41,9 @@ def test_multiply_adds(
 def test_a_compiled_engine_has_the_multiply_adds_of_its_graph(int8_build: BuildResult) -> None:
     found = roofline(int8_build.engine, PEAK, runs=2)
     assert found.precision == "int8"
-    assert found.macs == int8_build.graph.facts["multiply_adds"]
+    # The engine multiplies by the zeros too that the pyramid's products are padded with.
+    cost = int8_build.graph.facts["multiply_adds"]
+    assert cost <= found.macs <= 1.02 * cost
     assert found.layers_ms == pytest.approx(sum(x.ms for x in found.layers), rel=0.01)
     assert sum(x.share for x in found.layers) == pytest.approx(1, abs=0.01)
     assert [x.ms for x in found.layers] == sorted((x.ms for x in found.layers), reverse=True)
