@@ -27,28 +27,34 @@ PIXELS = 4
 def lower_embedding(
     g: GraphWriter, module: ConvBN, frames: str, batch: int, height: int, width: int
 ) -> str:
-    """uint8 BGR (N, H, W, 3) -> the embedding of the normalised RGB, ReLU included, (N, C, h, w).
-
-    The image's mean, deviation and channel order are folded into the kernel, which is exact as
-    there is no padding, so of preprocessing only a cast is left.
-    """
-    weight, bias = fold(module)
-    mean, std = np.array(MEAN_RGB), np.array(STD_RGB)
-    weight = weight / std[None, :, None, None]
-    bias = bias - (weight * mean[None, :, None, None]).sum(axis=(1, 2, 3))
+    """uint8 BGR (N, H, W, 3) -> the embedding of the normalised RGB, ReLU and all, (N, C, h, w)."""
+    weight, bias = fold_image(module)
     channels, side = weight.shape[0], weight.shape[2]
     squares = max(1, PIXELS // side)
     pixels = side * squares
     x = g.op("Cast", [frames], "frames.float", to=FLOAT)
     x = g.reshape(x, (batch, height, width // pixels, pixels * 3), "frames.wide")
     x = g.transpose(x, (0, 3, 1, 2), "frames.nchw")
-    kernel = side_by_side(weight[:, ::-1], squares)
+    kernel = side_by_side(weight, squares)
     x = g.conv(x, kernel, np.tile(bias, squares), "conv_embedding", stride=(side, 1))
     x = g.op("Relu", [x], "conv_embedding.relu")
     x = g.transpose(x, (0, 2, 3, 1), "conv_embedding.last")
     shape = (batch, height // side, width // side, channels)
     x = g.reshape(x, shape, "conv_embedding.squares")
     return g.transpose(x, (0, 3, 1, 2), "conv_embedding.map")
+
+
+def fold_image(module: ConvBN) -> tuple[Array, Array]:
+    """(kernel, bias) of the embedding on BGR bytes.
+
+    The image's mean, deviation and channel order go into the kernel, which is exact as there is no
+    padding; of preprocessing only a cast is left.
+    """
+    weight, bias = fold(module)
+    mean, std = np.array(MEAN_RGB), np.array(STD_RGB)
+    weight = weight / std[None, :, None, None]
+    bias = bias - (weight * mean[None, :, None, None]).sum(axis=(1, 2, 3))
+    return weight[:, ::-1], bias
 
 
 def side_by_side(weight: Array, squares: int) -> Array:

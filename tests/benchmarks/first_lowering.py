@@ -30,9 +30,9 @@ import numpy as np
 from calibration import quantize
 from models.convolution import ConvBN
 from models.repmlp import RepMLPBlock
-from models.segmenter import MEAN_RGB, STD_RGB
 from models.upernet import UperNetHead
 from pipeline.lowering import head, network, parts
+from pipeline.lowering.embedding import fold_image
 from pipeline.lowering.fc3 import lower_fc3
 from pipeline.lowering.graph import FLOAT, GraphWriter
 from pipeline.lowering.parts import Patches, affine, as_float64, fold, per_channel
@@ -103,13 +103,10 @@ def _classify_by_convolution(g: GraphWriter, module: UperNetHead, x: str, _p: Pa
 def _embedding_by_pixels(
     g: GraphWriter, module: ConvBN, frames: str, _batch: int, _height: int, _width: int
 ) -> str:
-    weight, bias = fold(module)
-    mean, std = np.array(MEAN_RGB), np.array(STD_RGB)
-    weight = weight / std[None, :, None, None]
-    bias = bias - (weight * mean[None, :, None, None]).sum(axis=(1, 2, 3))
+    weight, bias = fold_image(module)
     x = g.op("Cast", [frames], "frames.float", to=FLOAT)
     x = g.transpose(x, (0, 3, 1, 2), "frames.nchw")
-    x = g.conv(x, weight[:, ::-1], bias, "conv_embedding", stride=module.conv.stride[0])
+    x = g.conv(x, weight, bias, "conv_embedding", stride=module.conv.stride[0])
     return g.op("Relu", [x], "conv_embedding.relu")
 
 
