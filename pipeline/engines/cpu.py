@@ -10,8 +10,8 @@ from pathlib import Path
 
 # The instruction sets that OpenVINO's int8, bf16 and fp16 kernels are chosen by.
 _TELLING = (
-    "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16",
-    "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve",
+    "sse4_1", "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16",
+    "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
 
 # Those that add products of bytes in 32 bits, and what forbids oneDNN to use them.
@@ -51,11 +51,11 @@ def _flags() -> tuple[str, ...]:
 def products_saturate(features: Sequence[str]) -> bool:
     """Whether int8 products overflow on a CPU of these ``cpu_features``.
 
-    Without VNNI or AMX, x86 multiplies bytes by ``vpmaddubsw``: two products of an unsigned and a
-    signed byte are added in 16 bits, which hold 32767, and 2 * 255 * 127 is 64770. Weights of seven
-    bits fit: 2 * 255 * 64 is 32640.
+    Without VNNI or AMX, x86 multiplies bytes by ``pmaddubsw``, of any width: two products of an
+    unsigned and a signed byte are added in 16 bits, which hold 32767, and 2 * 255 * 127 is 64770.
+    Weights of seven bits fit: 2 * 255 * 64 is 32640.
     """
-    x86 = "avx2" in features
+    x86 = "sse4_1" in features or "avx2" in features
     for limit in (f.partition("=")[2].upper() for f in features if "MAX_CPU_ISA=" in f):
         if limit in _WITHOUT_VNNI:
             return x86

@@ -27,6 +27,7 @@ LIMIT = "ONEDNN_MAX_CPU_ISA"
     [
         ((), False),
         (("asimd", "asimddp", "i8mm"), False),
+        (("sse4_1",), True),  # an Atom
         (("avx2", "fma"), True),
         (("avx2", "avx512f", "avx512bw"), True),
         (("avx2", "avx_vnni"), False),
