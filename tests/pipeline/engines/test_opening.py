@@ -15,6 +15,7 @@ from pipeline import build_engines
 from pipeline.artifact import Artifact, Manifest, read_manifest, sha256_of
 from pipeline.build import BuildResult
 from pipeline.engines import opening, tensorrt
+from pipeline.engines.cpu import cpu_features
 from pipeline.engines.opening import find_engine, manifest_of, open_engine
 from pipeline.errors import ArtifactError, EngineError, UsageError
 from pipeline.stages import compare
@@ -142,6 +143,15 @@ def test_an_engine_verified_with_other_instructions_is_refused(
 ) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     with pytest.raises(ArtifactError, match="ONEDNN_MAX_CPU_ISA=AVX2"):
+        open_engine(int8_build.engine)
+
+
+def test_the_refusal_names_what_differs_though_int8_is_not_about_it(
+    int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = cpu_features()
+    monkeypatch.setattr(opening, "cpu_features", lambda: (*before, "sse9"))
+    with pytest.raises(ArtifactError, match=r"this is .*sse9"):
         open_engine(int8_build.engine)
 
 
