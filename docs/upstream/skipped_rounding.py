@@ -45,7 +45,7 @@ def graph(kind: str, *, bracketed: bool = True) -> onnx.ModelProto:
 
     def conv(source: str, size: int, result: str) -> str:
         shape = (CHANNELS, CHANNELS, size, size)
-        constants[f"{result}_w"] = rng.integers(-127, 128, shape).astype(np.int8)
+        constants[f"{result}_w"] = rng.integers(-63, 64, shape).astype(np.int8)
         constants[f"{result}_s"] = rng.uniform(2e-3, 6e-3, CHANNELS).astype(np.float32)
         constants[f"{result}_z"] = np.zeros(CHANNELS, np.int8)
         constants[f"{result}_b"] = rng.normal(size=CHANNELS).astype(np.float32)

@@ -85,7 +85,7 @@ def test_the_matmul_of_the_peak_is_a_matmul(int8: bool) -> None:
     )
     expected = given @ weights
     if int8:
-        expected = np.clip(np.rint(given.astype(np.float64) * 255), 0, 255) / 255 @ (weights / 127)
+        expected = np.clip(np.rint(given.astype(np.float64) * 255), 0, 255) / 255 @ (weights / 63)
     np.testing.assert_allclose(compiled({0: given})[0], expected, rtol=1e-3, atol=1e-3)
 
 

@@ -10,6 +10,7 @@ from calibration.quantize import QuantizeSettings
 from pipeline.artifact import open_artifact
 from pipeline.build_options import TensorRTOptions
 from pipeline.build_parser import build_options, build_parser
+from pipeline.engines.cpu import cpu_features, products_saturate
 from tests.scripts.build_engine.command import NAME, Made, Run, left_in, process, words
 
 
@@ -51,7 +52,8 @@ def test_help_is_on_stdout_and_names_every_option() -> None:
 
 def test_the_estimator_is_the_librarys_default(home: Path, tmp_path: Path) -> None:
     asked = build_options(build_parser("").parse_args(words(home, tmp_path)))
-    assert asked.settings == QuantizeSettings()
+    saturates = products_saturate(cpu_features())
+    assert asked.settings == QuantizeSettings(overflow_fix=saturates)
     assert asked.gate is None
     assert asked.tensorrt == TensorRTOptions()
 
