@@ -1,7 +1,8 @@
 """The command line's side of things: the one place that renders errors and progress.
 
 Progress and messages go to stderr, results to stdout, so that ``--json`` prints one object and
-nothing else there. Bad input exits with 2 and one line, a regression with 1, Ctrl-C with 130.
+nothing else there. Bad input exits with 2 and one line, a regression with 1, Ctrl-C with 130, a bug
+of ours with 70 (``EX_SOFTWARE`` of sysexits.h): Python's own 1 would be taken for a regression.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 _MOST_DIGITS = 9  # no count of ours comes near; what does is a slip, or means to break something
 
-EXIT_OK, EXIT_REGRESSION, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_REGRESSION, EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED = 0, 1, 2, 70, 130
 
 BUILD_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetensors")
 """What the extra ``build`` installs."""
@@ -59,9 +61,11 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     except Exception as error:
         line = _one_line(error)
         if line is None:
-            raise  # a bug: its traceback is what we want to see
-        _print_error(line, getattr(error, "hint", None))
-        code = EXIT_BAD_INPUT
+            traceback.print_exc()  # a bug: this is what we want to see of it
+            code = EXIT_BUG
+        else:
+            _print_error(line, getattr(error, "hint", None))
+            code = EXIT_BAD_INPUT
     patience = sys.modules.get("pipeline.video.patience")  # what was never loaded left nothing
     if patience is not None and patience.calls_left_behind():
         with contextlib.suppress(OSError):

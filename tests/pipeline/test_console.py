@@ -9,7 +9,15 @@ import pytest
 from calibration.errors import CalibrationDataError
 from calibration.qdq_graph import QuantizedGraphError
 from models.errors import ModelError
-from pipeline.console import require, run_command
+from pipeline.console import (
+    EXIT_BAD_INPUT,
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_REGRESSION,
+    require,
+    run_command,
+)
 from pipeline.errors import EdgeError, MissingDependencyError
 
 
@@ -36,12 +44,19 @@ def test_what_is_missing_is_named_with_what_installs_it() -> None:
     require("json", "numpy", extra="build", why="a test")
     with pytest.raises(MissingDependencyError, match="a test needs the package 'no_such'") as told:
         require("json", "no_such", extra="build", why="a test")
-    assert told.value.hint == "pip install 'repmlp-edge[build]'"
+    assert told.value.hint == "pip install -e '.[build]' in this project's folder"
 
 
-def test_a_bug_keeps_its_traceback() -> None:
+def test_a_bug_keeps_its_traceback_and_is_no_regression(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def fail() -> int:
         raise ValueError("nobody's fault but ours")
 
-    with pytest.raises(ValueError, match="ours"):
+    with pytest.raises(SystemExit) as ended:
         run_command(fail)
+    assert ended.value.code == EXIT_BUG
+    assert EXIT_BUG not in (EXIT_OK, EXIT_REGRESSION, EXIT_BAD_INPUT, EXIT_INTERRUPTED)
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback")
+    assert told.endswith("ValueError: nobody's fault but ours\n")
