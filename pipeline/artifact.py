@@ -109,6 +109,22 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def checkpoint_artifact(path: Path, label: str = "") -> Artifact:
+    """A checkpoint file as the artifact that the pipeline starts from.
+
+    Args:
+        path: the file.
+        label: what its weights are called in the names of what is made of them; empty for shipped
+            ones.
+    """
+    digest = sha256_of(path)
+    manifest = Manifest(
+        kind="checkpoint", main=path.name, files={path.name: digest}, key=hash_of(digest),
+        provenance={"checkpoint": {"name": path.name, "label": label, "sha256": digest}},
+    )  # fmt: skip
+    return Artifact(manifest, path.parent / "checkpoint.json")
+
+
 def canonical_json(value: Any) -> bytes:
     """The one spelling of a plain value: sorted keys, no spaces, no NaN. For hashing."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -17,10 +17,10 @@ from models.checkpoints import (
 )
 from models.segmenter import find_preset
 from models.untrained import random_checkpoint
-from pipeline.artifact import Artifact, sha256_of
+from pipeline.artifact import Artifact, checkpoint_artifact, sha256_of
 from pipeline.build_options import BuildOptions
+from pipeline.errors import CheckpointError
 from pipeline.stage import Notify, StageEvent
-from pipeline.stages.inject import checkpoint_artifact
 from pipeline.store import Store
 
 # Enough streets to calibrate with and to look at, where no data set is at hand.
@@ -63,22 +63,24 @@ def checkpoint_file(given: Path | None, preset: str, folder: Path, *, random: bo
 
 
 def find_checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]:
-    """(the checkpoint, its preset's name)."""
+    """(the checkpoint, its preset's name). Raises ``CheckpointError``, ``ModelError``."""
     if options.preset is not None:
         find_preset(options.preset)  # an unknown name is that, not another checkpoint's
     given, named = options.checkpoint, options.preset or DEFAULT_PRESET
     path = checkpoint_file(given, named, store.root, random=options.random_weights)
-    artifact = checkpoint_artifact(path)
-    if given is None:
-        return artifact, named
-    _model, preset, _report = load_segmenter(given, options.preset)
-    return artifact, preset.name
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint '{path}' does not exist")
+    if given is not None:
+        _model, preset, _report = load_segmenter(given, options.preset)
+        named = preset.name
+    return checkpoint_artifact(path, _weights_name(options, named, path)), named
 
 
 def engine_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
     """What an engine's files are called. Weights that are not shipped are named too."""
     height, width = options.shape
-    weights = _weights_name(options, preset, checkpoint)
+    label = _weights_name(options, preset, checkpoint)
+    weights = f"-{label}" if label else ""
     batch = f"-b{options.batch}" if options.batch > 1 else ""
     # Never in the place of an engine that is meant to be used.
     form = "-train" if options.injection == "train" else ""
@@ -86,8 +88,9 @@ def engine_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
 
 
 def _weights_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
+    """Empty for shipped weights, however their file is called."""
     if options.random_weights:
-        return "-random"
+        return "random"
     if is_shipped(checkpoint):
         return ""
     shipped = WEIGHTS / f"{preset}.safetensors"
@@ -99,5 +102,5 @@ def _weights_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
         stem = checkpoint.absolute().parent.name
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", stem)[:MOST_OF_A_NAME]
     if stem != preset:
-        return f"-{stem}"
-    return f"-{digest[:8]}" if shipped.is_file() else ""
+        return stem
+    return digest[:8] if shipped.is_file() else ""

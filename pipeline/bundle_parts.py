@@ -55,7 +55,7 @@ def tensorrt_parts(source: Path, *, labels: bool = False) -> Parts:
     """Of a TensorRT engine or a graph; see ``make_bundle``."""
     artifact, graph = _find(source)
     model, facts = _describe(graph, artifact.manifest, labels=labels)
-    name = _name(source, artifact.manifest, facts)
+    name = bundle_name(source, artifact.manifest, facts)
     name = f"{name}-labels" if facts["output"] == "labels" and labels else name
     files = {"model.onnx": model, "model.json": _manifest(artifact.manifest, model, facts)}
     return Parts(
@@ -72,13 +72,13 @@ def min_agreement(manifest: Manifest) -> float:
     return float(asked) if isinstance(asked, float | int) else MIN_AGREEMENT
 
 
-def _name(source: Path, manifest: Manifest, facts: Mapping[str, Any]) -> str:
+def bundle_name(source: Path, manifest: Manifest, facts: Mapping[str, Any]) -> str:
     """A graph in the store is called as all others there: its bundle is named as an engine is."""
     if not (source.parent / "artifact.json").is_file():
         return source.stem
-    weights = Path(str(manifest.provenance.get("checkpoint", {}).get("name", ""))).stem
+    label = manifest.provenance.get("checkpoint", {}).get("label")
     preset = str(facts["preset"])
-    own = "" if weights in ("", preset, f"random-{preset}") else f"-{weights}"
+    own = f"-{label}" if label else ""
     height, width = facts["inputs"][0]["shape"][1:3]
     # Not the name of the OpenVINO engine made of the same calibration.
     return f"{preset}{own}-{facts['precision']}-{height}x{width}-tensorrt"

@@ -10,21 +10,9 @@ from typing import Literal
 from models import DEFAULT_INJECTION
 from models.checkpoints import load_segmenter, save_segmenter
 from models.locality import TOLERANCE, inject_locality
-from pipeline.artifact import Artifact, Manifest, hash_of, sha256_of
-from pipeline.errors import CheckFailedError, CheckpointError
+from pipeline.artifact import Artifact
+from pipeline.errors import CheckFailedError
 from pipeline.stage import Product, Stage, StageConfig
-
-
-def checkpoint_artifact(path: Path) -> Artifact:
-    """A checkpoint file as the artifact that the pipeline starts from."""
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint '{path}' does not exist")
-    digest = sha256_of(path)
-    manifest = Manifest(
-        kind="checkpoint", main=path.name, files={path.name: digest}, key=hash_of(digest),
-        provenance={"checkpoint": {"name": path.name, "sha256": digest}},
-    )  # fmt: skip
-    return Artifact(manifest, path.parent / "checkpoint.json")
 
 
 class InjectConfig(StageConfig):

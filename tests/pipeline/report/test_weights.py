@@ -13,12 +13,14 @@ import pytest
 from models.checkpoints import save_segmenter, shipped_checkpoint
 from pipeline.artifact import open_artifact, read_manifest, sha256_of
 from pipeline.build import BuildOptions, BuildResult, build
-from pipeline.build_inputs import engine_name
+from pipeline.build_inputs import engine_name, find_checkpoint
+from pipeline.bundle_parts import bundle_name
 from pipeline.console import run_command
 from pipeline.engines.opening import find_engine, manifest_of
 from pipeline.errors import UsageError
 from pipeline.report.subjects import checkpoint_of, open_subject
 from pipeline.stages.spellings import TENSORRT_GRAPH
+from pipeline.store import Store
 from scripts import accuracy_report
 from tests.models.helpers import tiny_segmenter
 
@@ -180,3 +182,19 @@ def test_weights_are_named_unless_they_are_the_shipped_ones(tmp_path: Path) -> N
     assert name(shipped) == name(same) == "edge-s-fp32-128x256"
     assert name(other) == f"edge-s-{sha256_of(other)[:8]}-fp32-128x256"
     assert name(other, random_weights=True) == "edge-s-random-fp32-128x256"
+
+
+def test_a_bundle_of_a_stored_graph_is_called_as_the_engine_is(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    best = run / "best.safetensors"
+    shutil.copy(tiny_checkpoint, best)
+    asked = BuildOptions(precision="int8", shape=(64, 128), checkpoint=best)
+    artifact, preset = find_checkpoint(asked, Store(tmp_path / "store"))
+    assert engine_name(asked, preset, best) == "tiny-mine-int8-64x128"
+    (tmp_path / "artifact.json").touch()  # what every folder of the store has
+    facts = {"preset": preset, "precision": "int8", "inputs": [{"shape": [1, 64, 128, 3]}]}
+    name = bundle_name(tmp_path / "model.onnx", artifact.manifest, facts)
+    assert name == "tiny-mine-int8-64x128-tensorrt"

@@ -15,7 +15,7 @@ from calibration.cityscapes import Cityscapes
 from calibration.frames import select_frames
 from models.locality import inject_locality
 from models.segmenter import BgrFrames
-from pipeline.artifact import Artifact
+from pipeline.artifact import Artifact, checkpoint_artifact
 from pipeline.engines.base import FrameBatch, OutputBatch
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.errors import CheckFailedError
@@ -28,7 +28,7 @@ from pipeline.stages.export import (
     compare_with_float64,
     compare_with_torch,
 )
-from pipeline.stages.inject import InjectConfig, InjectStage, checkpoint_artifact
+from pipeline.stages.inject import InjectConfig, InjectStage
 from pipeline.store import Store
 from tests.models.helpers import tiny_segmenter
 
