@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifact import Manifest, hash_of, sha256_of, write_whole
-from pipeline.console import EXIT_OK, say, warn
+from pipeline.bundle_box import BoxEngine
 from pipeline.engines.cpu import cpu_features, cpu_model, overflow_warning
 from pipeline.engines.opening import manifest_of
 from pipeline.engines.openvino import OpenVINOEngine
@@ -28,8 +28,10 @@ _NOT_HERE = ("device", "tools", "executed", "runtime", "agreement", "tuning", "g
              "checkpoint")  # fmt: skip
 
 
-def adopt_engine(folder: Path, index: dict[str, Any], engine: Path, about: dict[str, Any]) -> int:
-    """Judge the engine and write its manifest; the exit code.
+def adopt_engine(
+    folder: Path, index: dict[str, Any], engine: Path, about: dict[str, Any]
+) -> BoxEngine:
+    """Judge the engine and write its manifest.
 
     Args:
         folder: the unpacked bundle.
@@ -52,13 +54,15 @@ def adopt_engine(folder: Path, index: dict[str, Any], engine: Path, about: dict[
         found = label_agreement(opened, frames, labels)
         info = opened.info
     asked = float(index["model"]["min_agreement"])
+    overflows = overflow_warning(source.facts.get("weight_bits"))
     if not found["labels"] >= asked:
         manifest_path.unlink(missing_ok=True)  # another version or CPU may have been content
         raise CheckFailedError(
             f"on this machine ({cpu_model()}) the engine is not its graph: they name the same "
             f"class on {found['labels']:.2%} of positions (asked for {asked:.0%}); it "
             "stays out of service",
-            hint="bundle an engine that was built with --precision fp32, or on such a CPU",
+            hint=overflows
+            or "bundle an engine that was built with --precision fp32, or on such a CPU",
         )
     version = metadata.version("openvino")
     device = {"cpu": cpu_model(), "features": list(cpu_features())}
@@ -74,10 +78,9 @@ def adopt_engine(folder: Path, index: dict[str, Any], engine: Path, about: dict[
         facts=facts,
     )
     write_whole(manifest_path, manifest.to_json())
-    overflows = overflow_warning(facts.get("weight_bits"))
-    if overflows is not None:
-        warn(overflows)
-    say(f"{found['labels']:.2%} of labels as its graph, on {found['frames']} frames, with OpenVINO "
-        f"{version} on {cpu_model()}")  # fmt: skip
-    say(f"{engine}  ({perf_counter() - begin:.0f} s)")
-    return EXIT_OK
+    told = (
+        f"{found['labels']:.2%} of labels as its graph, on {found['frames']} frames, with OpenVINO "
+        f"{version} on {cpu_model()}"
+    )
+    warnings = () if overflows is None else (overflows,)
+    return BoxEngine(engine, (told,), warnings, perf_counter() - begin)

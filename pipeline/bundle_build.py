@@ -7,6 +7,7 @@ of it, and frames with the labels that the exact graph gives them. The engine is
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from pipeline.artifact import Manifest, TensorFacts, hash_of, sha256_of, write_whole
-from pipeline.console import EXIT_OK, say, warn
+from pipeline.bundle_box import BoxEngine
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import open_memory
 from pipeline.engines.opening import manifest_of
@@ -55,7 +56,7 @@ class BuildRequest:
     strict_int8: bool = False
 
 
-def build_engine(request: BuildRequest) -> int:
+def build_engine(request: BuildRequest, notify: Callable[[str], None]) -> BoxEngine:
     """Build, judge, write, tell; the exit code.
 
     Raises:
@@ -79,7 +80,7 @@ def build_engine(request: BuildRequest) -> int:
     except MissingDependencyError as error:
         # The hint would name this project's extras, which a bundle does not have.
         raise EngineError(str(error), hint="python3 edge.py says where to get it") from error
-    say(f"building with {NAMES[flavour]} {trt.__version__}; this can take minutes")
+    notify(f"building with {NAMES[flavour]} {trt.__version__}; this can take minutes")
     built = build_plan(
         trt, flavour, (request.folder / "model.onnx").read_bytes(), settings, gpu=gpu,
         cuda=cuda_major(flavour),
@@ -94,17 +95,18 @@ def build_engine(request: BuildRequest) -> int:
     manifest_path.unlink(missing_ok=True)
     write_whole(request.engine, built.plan)
     write_whole(manifest_path, _manifest(request, request.engine, facts).to_json())
-    for name in facts["float_fallback"]:
-        warn(f"'{name}' was to run in int8 and runs in {facts['nodes'][name]}")
-    for line in facts["warnings"]:
-        warn(f"{NAMES[flavour]}: {line}")
+    told = []
+    warnings = [
+        f"'{name}' was to run in int8 and runs in {facts['nodes'][name]}"
+        for name in facts["float_fallback"]
+    ]
+    warnings += [f"{NAMES[flavour]}: {line}" for line in facts["warnings"]]
     if facts["agreement"] is None:
-        warn(f"built, and not compared with its graph: {facts['not_executed']}")
+        warnings.append(f"built, and not compared with its graph: {facts['not_executed']}")
     else:
         same = facts["agreement"]["graph"]
-        say(f"{same['labels']:.2%} of labels as its graph, on {same['frames']} frames")
-    say(f"{request.engine}  ({built.seconds:.0f} s)")
-    return EXIT_OK
+        told.append(f"{same['labels']:.2%} of labels as its graph, on {same['frames']} frames")
+    return BoxEngine(request.engine, tuple(told), tuple(warnings), built.seconds)
 
 
 def _settings(request: BuildRequest) -> BuilderOptions:

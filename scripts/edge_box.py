@@ -21,10 +21,16 @@ import platform
 import shlex
 import shutil
 import sys
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.bundle_box import BoxEngine
 
 HERE = Path(__file__).resolve().parent
 BUNDLE_VERSION = 3
@@ -34,7 +40,7 @@ MODULES = {"opencv-python": "cv2", "prometheus-client": "prometheus_client"}
 EXIT_OK, EXIT_MISSING = 0, 2
 
 
-def fail(message: str, hint: str = "") -> None:
+def fail(message: str, hint: str = "") -> NoReturn:
     """Print one line, and what to do, and end with the code for bad input."""
     print(f"error: {message}", file=sys.stderr)
     if hint:
@@ -232,7 +238,7 @@ def check_gpu(release: str | None, *, whole: bool) -> list[str]:
     if not cuda:
         todo.append("python3 -m pip install cuda-bindings (of your CUDA's major version)")
     if not ready and whole:
-        todo.append("nothing to install: TensorRT engines need an NVIDIA GPU and its driver")
+        todo.append("take the bundle to a machine with an NVIDIA GPU and its driver")
     return todo
 
 
@@ -248,9 +254,7 @@ def not_of_this_bundle(index: dict[str, Any]) -> str:
         return "built of another bundle that was unpacked here: build it again"
     if not on_gpu(index):
         proven = here = manifest["facts"].get("tools", {}).get("openvino")
-        with contextlib.suppress(
-            metadata.PackageNotFoundError
-        ):  # what is missing is told elsewhere
+        with contextlib.suppress(metadata.PackageNotFoundError):  # which is told elsewhere
             here = metadata.version("openvino")
         if proven != here:
             return f"proven with OpenVINO {proven}, here is {here}: build it again"
@@ -267,7 +271,7 @@ def engine_path(index: dict[str, Any]) -> Path:
     return HERE / f"{index['name']}{'.engine' if on_gpu(index) else '.xml'}"
 
 
-def build(index: dict[str, Any], arguments: list[str]) -> int:
+def build(index: dict[str, Any], arguments: list[str]) -> NoReturn:
     """Build the engine, its manifest beside it."""
     parser = argparse.ArgumentParser(prog="edge.py build")
     if on_gpu(index):
@@ -278,21 +282,33 @@ def build(index: dict[str, Any], arguments: list[str]) -> int:
         fail(f"'{wrong[0]}' is not what was packed", "copy the archive again and unpack it")
     lacking = missing_packages(index["requirements"])
     if lacking:
-        fail(f"{', '.join(lacking)} missing", "python3 edge.py says what to install")
+        fail(f"{', '.join(lacking)} missing", "python3 edge.py, which says what to install")
     sys.path.insert(0, str(HERE / "app"))
-    from pipeline.console import run_command
+    from pipeline.console import run_command, say, warn
 
     again = shlex.join(("python3", "edge.py", "build", *arguments))
     again = f"cd {shlex.quote(str(HERE))} && {again}"
     about = {"rebuild": again, "bundle": bundle_digest(index)}
-    if not on_gpu(index):
+    make: Callable[[], BoxEngine]
+    if on_gpu(index):
+        from pipeline.bundle_build import BuildRequest, build_engine
+
+        request = BuildRequest(HERE, index, engine_path(index), about, **vars(options))
+        make = partial(build_engine, request, say)
+    else:
         from pipeline.bundle_adopt import adopt_engine
 
-        run_command(lambda: adopt_engine(HERE, index, engine_path(index), about))
-    from pipeline.bundle_build import BuildRequest, build_engine
+        make = partial(adopt_engine, HERE, index, engine_path(index), about)
 
-    request = BuildRequest(HERE, index, engine_path(index), about, **vars(options))
-    run_command(lambda: build_engine(request))
+    def tell() -> int:
+        made = make()
+        for line in made.warnings:
+            warn(line)
+        for line in (*made.told, f"{made.path}  ({made.seconds:.0f} s)"):
+            say(line)
+        return EXIT_OK
+
+    run_command(tell)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -304,7 +320,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict-int8", action="store_true")
 
 
-def run(index: dict[str, Any], arguments: list[str]) -> int:
+def run(index: dict[str, Any], arguments: list[str]) -> NoReturn:
     """Hand over to the video runner with this bundle's engine."""
     if any(w.startswith("--e") and "--engine".startswith(w.partition("=")[0]) for w in arguments):
         fail("--engine: edge.py runs the engine of this bundle", "leave --engine out")
@@ -314,7 +330,7 @@ def run(index: dict[str, Any], arguments: list[str]) -> int:
         fail(f"the engine is {trouble}", "python3 edge.py build")
     lacking = missing_packages(index["requirements"])
     if lacking:
-        fail(f"{', '.join(lacking)} missing", "python3 edge.py says what to install")
+        fail(f"{', '.join(lacking)} missing", "python3 edge.py, which says what to install")
     script = HERE / "app" / "scripts" / "run_video.py"
     if not script.is_file():
         fail(f"'{script}' is missing", "copy the archive again and unpack it")
@@ -331,9 +347,9 @@ def main() -> int:
     if command == "check":
         return check(index)
     if command == "build":
-        return build(index, arguments)
+        build(index, arguments)
     if command == "run":
-        return run(index, arguments)
+        run(index, arguments)
     print(__doc__)
     return EXIT_OK if command in ("-h", "--help", "help") else EXIT_MISSING
 

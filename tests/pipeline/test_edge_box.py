@@ -22,7 +22,7 @@ from pipeline.engines import trt_trial
 from pipeline.engines.base import FrameBatch, OutputBatch
 from pipeline.engines.cuda_driver import has_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.engines.rebuild import rebuild_command
+from pipeline.engines.rebuild import recorded_command
 from pipeline.engines.tensorrt import built_with
 from pipeline.errors import CheckFailedError, EngineError
 from scripts import edge_box
@@ -71,7 +71,7 @@ def test_the_engine_is_built_from_it(unpacked: Path) -> None:
     assert (
         built.facts["patch"] == json.loads((unpacked / "bundle.json").read_text())["model"]["patch"]
     )
-    assert rebuild_command(built.manifest) == (
+    assert recorded_command(built.manifest) == (
         f"cd {unpacked} && python3 edge.py build --flavour tensorrt-rtx --strict-int8"
     )
     assert built.facts["executed"]["gemm int8"] > 0
@@ -198,9 +198,8 @@ def _request(unpacked: Path, engine: Path) -> BuildRequest:
 
 @pytest.mark.parametrize("faithful", [True, False])
 def test_an_engine_that_is_not_its_graph_is_not_written(
-    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faithful: bool,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faithful: bool
+) -> None:
     """The plan is real; the GPU that runs it is ONNX Runtime, or one that reads frames mirrored."""
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
 
@@ -215,30 +214,33 @@ def test_an_engine_that_is_not_its_graph_is_not_written(
     monkeypatch.setattr(bundle_build, "open_fresh", opened)
     engine = tmp_path / "m.engine"
     if faithful:
-        assert bundle_build.build_engine(_request(unpacked, engine)) == 0
+        made = bundle_build.build_engine(_request(unpacked, engine), lambda _line: None)
+        assert made.path == engine
         built = open_artifact(tmp_path / "m.engine.json")
         assert built.facts["agreement"]["graph"] == {
             "labels": 1.0, "worst_frame": 1.0, "frames": 3,
         }  # fmt: skip
-        assert rebuild_command(built.manifest) == "again"
-        assert "100.00% of labels as its graph" in capsys.readouterr().err
+        assert recorded_command(built.manifest) == "again"
+        assert made.told == ("100.00% of labels as its graph, on 3 frames",)
     else:
         with pytest.raises(CheckFailedError, match="the engine is not its graph"):
-            bundle_build.build_engine(_request(unpacked, engine))
+            bundle_build.build_engine(_request(unpacked, engine), lambda _line: None)
         assert not list(tmp_path.iterdir())
 
 
 def test_an_engine_that_cannot_run_here_says_why(
-    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
 
     def none_here() -> NoReturn:
         raise EngineError("no NVIDIA driver, said the test")
 
     monkeypatch.setattr(trt_trial, "find_gpu", none_here)
-    assert bundle_build.build_engine(_request(unpacked, tmp_path / "m.engine")) == 0
+    said: list[str] = []
+    made = bundle_build.build_engine(_request(unpacked, tmp_path / "m.engine"), said.append)
     facts = open_artifact(tmp_path / "m.engine.json").facts
     assert (facts["agreement"], facts["not_executed"]) == (None, "no NVIDIA driver, said the test")
-    assert "not compared with its graph" in capsys.readouterr().err
+    assert "not compared with its graph" in made.warnings[-1]
+    assert made.told == ()
+    assert said[0].startswith("building with TensorRT for RTX")

@@ -1,0 +1,23 @@
+"""What came of a bundle's engine on the box, whichever back end it is of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BoxEngine:
+    """An engine that was built or taken into service.
+
+    Attributes:
+        path: the engine; its manifest lies beside it.
+        told: lines for a person, of what was found.
+        warnings: the same, of what is not as it should be.
+        seconds: what it took.
+    """
+
+    path: Path
+    told: tuple[str, ...]
+    warnings: tuple[str, ...]
+    seconds: float
