@@ -71,11 +71,19 @@ def read_state(
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """While a state is taken apart: whatever goes wrong, its file is damaged. A damaged pickle
-    makes torch raise anything at all."""
+    """While a state is taken apart: what goes wrong is the file's fault, and a damaged pickle makes
+    torch raise anything at all. Only a machine that cannot read it is told apart: nobody shall
+    remove hours of training for that."""
     try:
         yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise CheckpointError(
+            f"'{path}' does not fit into the memory that is free",
+            hint="end what else uses it, or --device cpu",
+        ) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise CheckpointError(
             f"'{path}' cannot be read: it is damaged or is no state of a run",
             hint="remove it to begin again, or choose another --output",
