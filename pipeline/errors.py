@@ -28,7 +28,7 @@ class MissingDependencyError(EdgeError):
     def __init__(self, package: str, extra: str, *, why: str) -> None:
         super().__init__(
             f"{why} needs the package '{package}', which is not installed",
-            hint=f"pip install 'repmlp-edge[{extra}]'",
+            hint=f"pip install -e '.[{extra}]' in this project's folder",
         )
 
 

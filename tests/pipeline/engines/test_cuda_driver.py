@@ -118,4 +118,4 @@ def test_adapters_are_chosen_by_name() -> None:
     except ImportError:
         with pytest.raises(MissingDependencyError, match="needs the package 'pycuda'") as caught:
             open_memory("pycuda")
-        assert caught.value.hint == "pip install 'repmlp-edge[pycuda]'"
+        assert caught.value.hint == "pip install -e '.[pycuda]' in this project's folder"

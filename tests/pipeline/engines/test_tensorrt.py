@@ -66,7 +66,7 @@ def test_a_flavour_that_is_not_installed_names_its_extra(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(MissingDependencyError, match="'tensorrt', which is not installed") as e:
         import_flavour("tensorrt", why="this test")
-    assert e.value.hint == "pip install 'repmlp-edge[tensorrt]'"
+    assert e.value.hint == "pip install -e '.[tensorrt]' in this project's folder"
 
 
 def test_a_flavour_whose_libraries_are_missing_says_so(
@@ -139,7 +139,7 @@ def test_a_missing_cuda_package_is_named(plan: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("pipeline.engines.cuda_memory.installed", lambda package: False)
     with pytest.raises(MissingDependencyError, match="'cuda-python', which is not installed") as e:
         open_tensorrt(plan, _manifest(version=trt.__version__))
-    assert e.value.hint == "pip install 'repmlp-edge[cuda]'"
+    assert e.value.hint == "pip install -e '.[cuda]' in this project's folder"
 
 
 def test_installed_flavours_are_found_without_loading_them() -> None:
