@@ -19,6 +19,8 @@ from pipeline.engines.base import Engine
 MIN_AGREEMENT = 0.98
 """Share of positions at which an engine must name the class its graph does, if nobody says else."""
 
+_CHECK_MULTIPLY_ADDS = 40e9
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -101,10 +103,19 @@ def label_agreement(
     return {"labels": float(np.mean(same)), "worst_frame": min(same), "frames": len(same)}
 
 
+def check_count(multiply_adds_per_batch: int, most: int) -> int:
+    """How many batches a comparison can afford: fewer the dearer the network, at least one."""
+    return int(np.clip(_CHECK_MULTIPLY_ADDS // max(multiply_adds_per_batch, 1), 1, most))
+
+
 def batches(
     frames: Iterable[npt.NDArray[np.uint8]], size: int, limit: int
 ) -> Iterable[npt.NDArray[np.uint8]]:
-    """Stacks of ``size`` frames, at most ``limit`` of them; a last short stack is filled up."""
+    """Stacks of ``size`` frames (size, H, W, 3), at most ``limit`` of them.
+
+    Frames that do not fill a stack are left out: a frame that fills it up would count twice. Where
+    there are fewer than one stack takes, it is filled up all the same.
+    """
     held: list[npt.NDArray[np.uint8]] = []
     given = 0
     for frame in frames:
@@ -114,14 +125,23 @@ def batches(
             held, given = [], given + 1
             if given == limit:
                 return
-    if held:
+    if held and not given:
         yield np.stack(held + [held[-1]] * (size - len(held)))
 
 
 def compare(
     engine: Engine, references: dict[str, Engine], stacks: Iterable[npt.NDArray[np.uint8]]
 ) -> dict[str, Agreement]:
-    """The engine against each reference on the same stacks of frames."""
+    """The engine against each reference on the same stacks of frames.
+
+    Args:
+        engine: open; gives logits (N, C, H/4, W/4) float32.
+        references: by name, open, of the same input and output.
+        stacks: (N, H, W, 3) uint8 BGR.
+
+    Raises:
+        EngineError: one of them fails.
+    """
     meters = {name: AgreementMeter() for name in references}
     for stack in stacks:
         mine = engine.infer(stack)

@@ -84,8 +84,8 @@ class OnnxRuntimeEngine(EngineBase):
     def wait(self, slot: int, timeout: float | None = None) -> OutputBatch:
         """See the protocol; runs here, so ``timeout`` does not apply."""
         if self._pending:
+            self._pending, self._output = False, None
             self._output = self._run(self._buffer)
-            self._pending = False
         if self._output is None:
             raise EngineError("slot 0 was never submitted")
         return self._output

@@ -19,7 +19,7 @@ from pipeline import PRECISIONS
 from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
-from pipeline.engines.rebuild import COMMAND, rebuild_command
+from pipeline.engines.rebuild import COMMAND, recorded_command
 from pipeline.engines.setups import Goal, choose_setup
 from pipeline.errors import ArtifactError, EngineError, MissingDependencyError, UsageError
 
@@ -127,7 +127,7 @@ def find_engine(folder: Path) -> Path:
             reasons.append(f"'{path.name}': {error}" if path.name not in str(error) else str(error))
             continue
         return path
-    why = f"; the newest: {reasons[0]}" if reasons else ""
+    why = f"; the first choice: {reasons[0]}" if reasons else ""
     raise EngineError(
         f"no engine in '{folder}' fits this machine{why}", hint=f"{COMMAND} makes one"
     )
@@ -206,7 +206,7 @@ def _again(path: Path) -> str:
         return f"build it again: {COMMAND}"
     if any(not path.with_name(name).is_file() for name in manifest.files):
         return "copy the files that lay beside it along with it, or build it again"
-    return f"build it again: {rebuild_command(manifest)}"
+    return f"build it again: {recorded_command(manifest)}"
 
 
 def _check_tensorrt(artifact: Artifact) -> None:
@@ -220,7 +220,7 @@ def _check_openvino(artifact: Artifact) -> None:
     """Raise ``ArtifactError`` unless the engine was verified with this OpenVINO on such a CPU."""
     facts = artifact.facts
     name = artifact.path.name
-    again = rebuild_command(artifact.manifest)
+    again = recorded_command(artifact.manifest)
     try:
         here = metadata.version("openvino")
     except metadata.PackageNotFoundError:

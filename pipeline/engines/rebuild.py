@@ -7,10 +7,11 @@ from pipeline.artifact import Manifest
 COMMAND = "python scripts/build_engine.py"
 
 
-def rebuild_command(manifest: Manifest) -> str:
+def recorded_command(manifest: Manifest) -> str:
     """The command that makes an engine like it on this machine, as its build recorded it.
 
-    Older manifests do not hold it; then it is what their other facts tell, which may be too little.
+    Where none is recorded (in older manifests, and of engines for study, which are not meant to be
+    used) it is what the other facts tell, which may be too little.
     """
     facts = manifest.facts
     if isinstance(facts.get("rebuild"), str):

@@ -22,7 +22,7 @@ from pipeline.artifact import Manifest, TensorFacts
 from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import CudaMemory, open_memory
-from pipeline.engines.rebuild import rebuild_command
+from pipeline.engines.rebuild import recorded_command
 from pipeline.engines.trt_executor import Request, open_context
 from pipeline.engines.trt_log import LogLine, first_error, make_logger, shortage
 from pipeline.engines.trt_preflight import (
@@ -114,7 +114,7 @@ def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
     """
     built = built_with(manifest, name)
     gpu = find_gpu()
-    rebuild = rebuild_command(manifest)
+    rebuild = recorded_command(manifest)
     try:
         trt = import_flavour(built.flavour, why=f"opening '{name}'")
     except MissingDependencyError as error:

@@ -17,9 +17,8 @@ from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine, import_openvino
 from pipeline.errors import CheckFailedError, SinkError
 from pipeline.stage import Notify, Product, Stage, StageConfig
-from pipeline.stages.export import check_count
 from pipeline.store import Store
-from pipeline.verify import batches, compare
+from pipeline.verify import batches, check_count, compare
 
 XML, BIN = "engine.xml", "engine.bin"
 

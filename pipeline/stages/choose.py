@@ -44,9 +44,8 @@ from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.lowering.cost import multiply_adds
 from pipeline.lowering.network import lower
 from pipeline.stage import PICTURES, Notify, Product, Stage, StageConfig
-from pipeline.stages.export import check_count
 from pipeline.store import Store
-from pipeline.verify import AgreementMeter, batches
+from pipeline.verify import AgreementMeter, batches, check_count
 
 PLAN = "injection.json"
 SECONDS = 6.0

@@ -26,8 +26,8 @@ from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.engines.tensorrt import open_tensorrt
 from pipeline.inference import Segmenter
 from pipeline.stage import Notify, Product, Stage, StageConfig
-from pipeline.stages.export import check_count
 from pipeline.store import Store
+from pipeline.verify import check_count
 
 COMPARISON = "comparison.json"
 

@@ -21,14 +21,13 @@ from pipeline.lowering.cost import multiply_adds
 from pipeline.lowering.network import INPUT, OUTPUT, lower
 from pipeline.stage import Notify, Product, Stage, StageConfig
 from pipeline.store import Store
-from pipeline.verify import Agreement, AgreementMeter, batches
+from pipeline.verify import Agreement, AgreementMeter, batches, check_count
 
 # ||graph - torch|| / ||torch|| that float32 rounding in another order can explain.
 TOLERANCE = 1e-4
 # A very deep network rounds more than that. Then float64 judges both: the graph may be this many
 # times as far from it as torch's own float32 is, and no farther than the second in any case.
 NOISE, MOST = 4.0, 1e-2
-_CHECK_MULTIPLY_ADDS = 40e9
 
 
 class ExportConfig(StageConfig):
@@ -143,8 +142,3 @@ def compare_with_float64(
     norm = float(np.linalg.norm(exact))
     error = float(np.linalg.norm(engine.infer(stack).astype(np.float64) - exact))
     return FloatNoise(error / norm, float(np.linalg.norm(rounded - exact)) / norm)
-
-
-def check_count(multiply_adds_per_batch: int, most: int) -> int:
-    """How many batches a comparison can afford: fewer the dearer the network, at least one."""
-    return int(np.clip(_CHECK_MULTIPLY_ADDS // max(multiply_adds_per_batch, 1), 1, most))

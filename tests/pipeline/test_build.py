@@ -267,7 +267,7 @@ def test_a_tensorrt_engine_is_found_only_where_it_could_run(
     monkeypatch.setattr(tensorrt, "check_here", absent)
     assert find_engine(tmp_path) == tmp_path / "a.xml"
     (tmp_path / "a.xml").unlink()
-    with pytest.raises(EngineError, match=r"the newest: 'a\.engine': no NVIDIA driver"):
+    with pytest.raises(EngineError, match=r"the first choice: 'a\.engine': no NVIDIA driver"):
         find_engine(tmp_path)
     monkeypatch.setattr(tensorrt, "check_here", lambda _manifest, _name: None)
     assert find_engine(tmp_path) == tmp_path / "a.engine"

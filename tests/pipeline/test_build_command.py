@@ -86,4 +86,4 @@ def test_the_hint_is_what_was_recorded(facts: dict[str, Any], said: str) -> None
     manifest = Manifest(
         kind="engine", main="m.engine", files={}, key="", facts={"precision": "int8"} | facts
     )
-    assert rebuild.rebuild_command(manifest) == said
+    assert rebuild.recorded_command(manifest) == said

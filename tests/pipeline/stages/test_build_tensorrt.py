@@ -17,7 +17,7 @@ from pipeline.artifact import Artifact, open_artifact, sha256_of
 from pipeline.build import BuildResult
 from pipeline.engines.cuda_driver import GpuFacts, has_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.engines.rebuild import rebuild_command
+from pipeline.engines.rebuild import recorded_command
 from pipeline.engines.tensorrt import built_with, open_tensorrt
 from pipeline.errors import ArtifactError, CheckFailedError, EngineError, UsageError
 from pipeline.stage import StageEvent
@@ -292,7 +292,7 @@ def test_the_hint_rebuilds_this_engine(
     store: Store, frames: FrameList, int8_build: BuildResult
 ) -> None:
     manifest = _run(store, frames, int8_build).manifest
-    assert rebuild_command(manifest) == (
+    assert recorded_command(manifest) == (
         "python scripts/build_engine.py --backend tensorrt --precision int8 --preset tiny "
         "--shape 64x128"
     )
