@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
@@ -181,6 +182,21 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise, so that the message is rendered like every other."""
         raise UsageError(message, hint=f"{self.prog} --help")
+
+    def format_help(self) -> str:
+        """argparse's, with the default of every option that has one and does not say it."""
+        for action in self._actions:
+            value, said = action.default, action.help or ""
+            plain = isinstance(value, str | int | float | Path) and not isinstance(value, bool)
+            if (
+                plain
+                and action.nargs != "?"
+                and value != argparse.SUPPRESS
+                and "default" not in said
+            ):
+                value = str(value).replace("%", "%%")
+                action.help = f"{said} (default: {value})".strip()
+        return super().format_help()
 
 
 def parse_shape(text: str) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from pipeline.console import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_REGRESSION,
+    Parser,
     require,
     run_command,
 )
@@ -60,3 +61,17 @@ def test_a_bug_keeps_its_traceback_and_is_no_regression(
     told = capsys.readouterr().err
     assert told.startswith("Traceback")
     assert told.endswith("ValueError: nobody's fault but ours\n")
+
+
+def test_help_tells_every_default() -> None:
+    parser = Parser(prog="p")
+    parser.add_argument("--plain", default="50%", help="kept at 1%% of all")
+    parser.add_argument("--bare", type=int, default=3)
+    parser.add_argument("--said", default=1, help="a number (default: one)")
+    parser.add_argument("--switch", action="store_true", help="on")
+    parser.add_argument("--none", help="nothing")
+    for _twice in range(2):
+        told = " ".join(parser.format_help().split())
+    assert "kept at 1% of all (default: 50%)" in told
+    assert "--bare BARE (default: 3)" in told
+    assert "a number (default: one) --switch on --none NONE nothing" in told
