@@ -73,8 +73,8 @@ def lint(
     Args:
         model: a Q/DQ graph in the standard operator set, with its weights loaded.
         backend: ``openvino`` or ``tensorrt`` (which covers TensorRT for RTX).
-        float_ok: names of heavy nodes that stay in float on purpose: the pooling matrices and the
-            fully connected layers of the gates.
+        float_ok: names of heavy nodes that stay in float on purpose, as
+            ``quantize.FLOAT_PATTERNS`` has them: the gates, pyramid pooling and the classifier.
     """
     found = list(_opset(model))
     found += _control_flow(model)

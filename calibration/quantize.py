@@ -58,15 +58,12 @@ class QuantizeSettings:
         estimator: of activation ranges: ``minmax`` (extremes over all frames), ``mean-minmax``
             (nncf's default: mean over frames of each frame's extremes) or ``percentile`` (mean
             over frames of each frame's 0.01 and 99.99 percentiles).
-        bias_correction: shift biases by the mean error that quantization makes. Off: nncf
-            corrects for its own graph, which has the roundings that ``UNROUNDED`` removes.
         float_patterns: shell patterns of node names that stay in float.
         overflow_fix: weights of seven bits, for CPUs without VNNI: sums of 8-bit products overflow
             there.
     """
 
     estimator: str = DEFAULT_ESTIMATOR
-    bias_correction: bool = False
     float_patterns: tuple[str, ...] = FLOAT_PATTERNS
     overflow_fix: bool = False
 
@@ -133,7 +130,8 @@ def quantize(
             ignored_scope=nncf.IgnoredScope(names=float_nodes(model, settings.float_patterns)),
             advanced_parameters=AdvancedQuantizationParameters(
                 overflow_fix=fix,
-                disable_bias_correction=not settings.bias_correction,
+                # It corrects for nncf's own graph, with the roundings that UNROUNDED removes.
+                disable_bias_correction=True,
                 activations_range_estimator_params=_estimator(settings.estimator),
             ),
         )
@@ -169,7 +167,11 @@ def _estimator(name: str) -> Any:
 
 
 def make_regular(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with the image's scale exactly 1 and every activation scale one per tensor."""
+    """A copy as our back ends are to have it.
+
+    The image's scale is exactly 1, every activation has one scale per tensor, what ``UNROUNDED``
+    names is not rounded on its own, and pairs stand before the moves of a tensor.
+    """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     graph = fixed.graph

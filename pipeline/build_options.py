@@ -89,12 +89,35 @@ class TunePace:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What to build. Paths and numbers only; see ``scripts/build_engine.py`` for their meaning.
+    """What to build: the options of ``scripts/build_engine.py``.
 
-    ``weight_bits``: of INT8 weights, 7 or 8; ``None`` is 7 where OpenVINO's engine is built on a
-    CPU that 8 overflow on, see ``cpu.products_saturate``. ``settings.overflow_fix`` follows it.
-    ``replace_other``: whether the engine may take the place of one of its name that another
-    command made, see ``publish``.
+    Attributes:
+        precision: ``fp32``, ``fp16``, ``int8``, or TensorRT's ``int8+fp16``.
+        backend: ``openvino``, ``tensorrt`` or ``all``.
+        checkpoint: trained network; ``None`` is the one that is shipped for the preset.
+        preset: its size, where the checkpoint does not say it.
+        shape: (height, width) of the engine's input in pixels, whole patches.
+        batch: tiles in one inference.
+        opset: of ONNX, 17 to 19.
+        dataset: Cityscapes tree; ``None`` is rendered streets.
+        frames: how many of them calibrate.
+        split: they come from; val and test only with ``force_split``.
+        force_split: calibrate on frames that judge.
+        output: folder of the engine, and of the store of all stages' results.
+        injection: form of locality injection, one of ``INJECTIONS``.
+        min_agreement: share of labels, 0 to 1, that an engine must share with its exact graph.
+        random_weights: an untrained network, always the same; for speed alone.
+        settings: how ranges are found; its ``overflow_fix`` follows ``weight_bits``.
+        weight_bits: of INT8 weights, 7 or 8; ``None`` is 7 where OpenVINO's engine is built on a
+            CPU that 8 overflow on, see ``cpu.products_saturate``.
+        tensorrt: what only TensorRT engines have.
+        gate: the most that may be lost against fp32 on val; ``None`` does not ask.
+        search: where the gate fails, leave the fewest layers in float that pass it.
+        finetune: steps in which fp32 teaches its INT8 self; 0 for none.
+        calibration_shape: (height, width) at which ranges are found, carried to ``shape`` then.
+        tune: measure streams and threads of this machine; ``None`` does not.
+        replace_other: whether the engine may take the place of one of its name that another
+            command made, see ``publish``.
 
     Raises:
         UsageError: an option that is out of range, contradicts another one or means nothing to

@@ -149,15 +149,15 @@ class Segmenter:
         return self._layout((height, width)).plan
 
     def batches(self, height: int, width: int) -> int:
-        """How many times the engine runs for one frame of this size."""
+        """How many times the engine runs for one frame of this size. Raises as ``plan`` does."""
         return -(-self.plan(height, width).count // self._batch)
 
     def lanes(self, height: int, width: int) -> int:
-        """How many frames of this size may be under way at once; at least 1."""
+        """How many frames of this size may be under way at once; at least 1. Raises as ``plan``."""
         return max(1, self._engine.slots // self.batches(height, width))
 
     def segment(self, bgr: FrameArray, out: LabelArray | None = None) -> LabelArray:
-        """Label one frame: ``finish(submit(bgr), out)``."""
+        """Label one frame: ``finish(submit(bgr), out)``, whose arguments and errors are its own."""
         return self.finish(self.submit(bgr), out)
 
     def submit(self, bgr: FrameArray) -> Ticket:
@@ -173,6 +173,7 @@ class Segmenter:
         Raises:
             TypeError: not a uint8 array.
             ValueError: another shape, or not contiguous.
+            UsageError: a frame of too many tiles, see ``plan``.
             EngineError: too few free slots (finish a ticket first), or the device failed.
         """
         check_frame(bgr)

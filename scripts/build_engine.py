@@ -3,7 +3,7 @@
 
 With no arguments: the shipped checkpoint, in INT8, for OpenVINO, calibrated on Cityscapes where
 CITYSCAPES_DATASET says it is, else on procedural streets. Exit code 0: built, 1: the gate
-(--max-drop) found a regression and the engine was not published, 2: bad input.
+(--max-drop, --max-class-drop) found a regression and the engine was not published, 2: bad input.
 
 With --json, one object on stdout:
 

@@ -74,7 +74,8 @@ def build_parser() -> Parser:
         "--until", type=positive_int, metavar="STEP", help="stop there; resume later"
     )
     parser.add_argument("--batch", type=positive_int, default=16)
-    parser.add_argument("--crop", type=parse_shape, default=(256, 256), metavar="HxW")
+    parser.add_argument("--crop", type=parse_shape, default=(256, 256), metavar="HxW",
+                        help="of samples, whole patches (default: 256x256)")  # fmt: skip
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--every", type=positive_int, default=250, help="steps between validations")
     parser.add_argument("--seed", type=int, default=0)
