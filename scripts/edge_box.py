@@ -203,7 +203,9 @@ def check(index: dict[str, Any]) -> int:
         print(f"  Jetson     {release}")
     lacking = missing_packages(index["requirements"])
     print(f"  packages   {'all here' if not lacking else 'missing: ' + ', '.join(lacking)}")
-    compiler = shutil.which((shlex.split(os.environ.get("CC", "")) or ["cc"])[0])
+    compiler = None
+    with contextlib.suppress(ValueError):  # a quotation that is not closed
+        compiler = shutil.which((shlex.split(os.environ.get("CC", "")) or ["cc"])[0])
     print(f"  compiler   {compiler or 'missing: kernels run in NumPy, several times as slow'}")
     todo = []
     if wrong:

@@ -7,17 +7,15 @@ match the files, the runtime's version and this machine before the runtime is ha
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from pipeline import PRECISIONS
 from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.engines.base import Engine
+from pipeline.engines.compiled_cache import open_cache
 from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.rebuild import COMMAND, recorded_command
 from pipeline.engines.setups import Goal, choose_setup
@@ -92,7 +90,7 @@ def open_engine(
 
     # One folder per content: OpenVINO's own cache goes by file name and time, which can lie.
     content = sha256(os.fsencode(artifact.manifest.key)).hexdigest()[:20]
-    cache = _writable(user_cache_path("repmlp-edge") / "openvino" / content)
+    cache = open_cache(content)
     notes: dict[str, str] = {"tuned_for": goal} if chosen.tuned else {}
     if chosen.ignored is not None:
         notes = {"tuning_ignored": chosen.ignored}
@@ -141,16 +139,6 @@ def _preference(path: Path) -> tuple[bool, bool, float]:
     # What a report built for itself may be what it has found wanting.
     used = "made_for" not in facts
     return used, "int8" in str(facts.get("precision")), path.stat().st_mtime
-
-
-def _writable(folder: Path) -> Path | None:
-    """The folder, made; ``None`` where it cannot be: a cache is no need, services have no home."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return None
 
 
 def _check_meant(path: Path, *, threads: int, streams: int, allow_host_code: bool) -> None:

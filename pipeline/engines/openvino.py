@@ -16,6 +16,7 @@ import numpy as np
 
 from calibration.telemetry import silence_telemetry
 from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
+from pipeline.engines.compiled_cache import seal_cache
 from pipeline.errors import EngineError, MissingDependencyError
 
 # What each precision asks the device to compute unquantized layers in; fp16 means the fastest
@@ -44,7 +45,7 @@ class OpenVINOEngine(EngineBase):
         slots: requests that may be in flight; 0 lets OpenVINO say how many this CPU wants.
         streams: requests that run at the same time; 0 is OpenVINO's choice for low latency.
         threads: CPU threads; 0 is all.
-        cache: folder for compiled models, or ``None``.
+        cache: folder for compiled models, see ``open_cache``, or ``None``.
         notes: of who opens it, added to ``info.extra``.
 
     Raises:
@@ -72,6 +73,8 @@ class OpenVINOEngine(EngineBase):
         except RuntimeError as error:
             first = _last_line(str(error))
             raise EngineError(f"'{path}' cannot be compiled by OpenVINO: {first}") from error
+        if cache is not None:
+            seal_cache(cache)
         if len(compiled.inputs) != 1 or len(compiled.outputs) != 1:
             raise EngineError(
                 f"'{path}' is not a segmentation engine: it needs one input, one output"

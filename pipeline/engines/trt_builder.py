@@ -14,7 +14,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.artifact import write_whole
@@ -36,6 +35,7 @@ from pipeline.engines.trt_preflight import (
     this_platform,
 )
 from pipeline.errors import EngineError, UsageError
+from pipeline.private import CACHE_VARIABLE, cache_root
 
 MAX_TIMING_CACHE = 256 << 20
 MAX_WARNINGS = 20
@@ -225,10 +225,19 @@ def _keep_timings(config: Any, path: Path) -> None:
 
 
 def timing_cache_path(version: str, gpu: GpuFacts) -> Path:
-    """Where timings of that GPU and TensorRT version are kept, for all builds of this user."""
+    """Where timings of that GPU and TensorRT version are kept, for all builds of this user.
+
+    Raises ``EngineError`` for a user without a home.
+    """
+    root = cache_root()
+    if root is None:
+        raise EngineError(
+            "--timing-cache: this user has no home folder to keep it in",
+            hint=f"set {CACHE_VARIABLE}, or leave the option out",
+        )
     which = f"{gpu.name}-{gpu.sm}-{gpu.multiprocessors}"
     name = re.sub(r"[^A-Za-z0-9]+", "-", which).strip("-").lower()
-    return user_cache_path("repmlp-edge") / "tensorrt" / f"timing-{version}-{name}.cache"
+    return root / "tensorrt" / f"timing-{version}-{name}.cache"
 
 
 def _hardware(trt: Any, level: Hardware) -> Any:

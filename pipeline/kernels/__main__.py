@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable
 
 from pipeline.errors import EdgeError
 from pipeline.kernels import dispatch
-from pipeline.kernels.build import BuildError, cache_folder, compiler
+from pipeline.kernels.build import BuildError, UnsafeCacheError, cache_folder, compiler
 
 
 def report() -> list[tuple[str, str]]:
@@ -26,10 +27,17 @@ def report() -> list[tuple[str, str]]:
         ("can run", modes),
         ("threads", str(dispatch.thread_count(None))),
         ("machine", platform.machine()),
-        ("compiler", " ".join(compiler())),
-        ("cache", str(cache_folder())),
+        ("compiler", _told(lambda: " ".join(compiler()))),
+        ("cache", _told(lambda: str(cache_folder()))),
         ("library", library),
     ]
+
+
+def _told(what: Callable[[], str]) -> str:
+    try:
+        return what()
+    except (BuildError, UnsafeCacheError) as error:
+        return f"none: {error}"
 
 
 def main() -> int:

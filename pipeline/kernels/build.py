@@ -16,9 +16,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from platformdirs import user_cache_path
+from pipeline.private import CACHE_VARIABLE, cache_root, distrust
 
-CACHE_VARIABLE = "REPMLP_EDGE_CACHE"
 SOURCES = Path(__file__).parent / "csrc"
 
 # Products must be rounded before they are added (-ffp-contract=off): every mode and the NumPy
@@ -44,15 +43,26 @@ class UnsafeCacheError(Exception):
 
 
 def compiler() -> list[str]:
-    """The command of the C compiler: ``$CC``, which may hold options, or ``cc``."""
-    return shlex.split(os.environ.get("CC", "")) or ["cc"]
+    """The command of the C compiler: ``$CC``, which may hold options, or ``cc``.
+
+    Raises ``BuildError`` where it is no command.
+    """
+    spelled = os.environ.get("CC", "")
+    try:
+        return shlex.split(spelled) or ["cc"]
+    except ValueError as error:
+        raise BuildError(f"CC={spelled} is no command: {error}") from error
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: ``$REPMLP_EDGE_CACHE/kernels``, or the user's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    root = Path(chosen).expanduser() if chosen else user_cache_path("repmlp-edge")
-    return root.absolute() / "kernels"
+    """Where libraries are kept: ``$REPMLP_EDGE_CACHE/kernels``, or the user's cache folder.
+
+    Raises ``UnsafeCacheError`` for a user without a home.
+    """
+    root = cache_root()
+    if root is None:
+        raise UnsafeCacheError(f"this user has no home folder for a cache: set {CACHE_VARIABLE}")
+    return root / "kernels"
 
 
 def build(folder: Path) -> Path:
@@ -62,7 +72,9 @@ def build(folder: Path) -> Path:
         BuildError: no compiler, or it failed.
         UnsafeCacheError: somebody else could have put, or could put, a library there.
     """
-    _prepare(folder)
+    reason = distrust(folder)
+    if reason is not None:
+        raise UnsafeCacheError(reason)
     library = folder / f"edge-{_key()}.so"
     if _is_ours(library):
         return library
@@ -88,22 +100,6 @@ def _settle(unfinished: Path, library: Path) -> None:
     with unfinished.open("rb") as written:
         os.fsync(written.fileno())
     unfinished.replace(library)
-
-
-def _prepare(folder: Path) -> None:
-    """Make the folder, or see that only its owner, us, can write it."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
-        above = [path.stat() for path in folder.resolve().parents]
-    except OSError as error:
-        raise UnsafeCacheError(f"cannot use {folder}: {error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise UnsafeCacheError(f"{folder} is not a folder of this user")
-    if found.st_mode & 0o022:
-        raise UnsafeCacheError(f"{folder} can be written by other users; chmod 700 it")
-    if any(each.st_mode & stat.S_IWOTH and not each.st_mode & stat.S_ISVTX for each in above):
-        raise UnsafeCacheError(f"a folder above {folder} can be written by every user")
 
 
 def _is_ours(library: Path) -> bool:

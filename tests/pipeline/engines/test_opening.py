@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pipeline import build_engines
@@ -18,6 +20,7 @@ from pipeline.engines import opening, tensorrt
 from pipeline.engines.cpu import cpu_features
 from pipeline.engines.opening import find_engine, manifest_of, open_engine
 from pipeline.errors import ArtifactError, EngineError, UsageError
+from pipeline.private import CACHE_VARIABLE
 from pipeline.stages import compare
 
 
@@ -185,5 +188,55 @@ def test_an_engine_opens_where_there_is_no_place_for_a_cache(
     int8_build: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(opening, "user_cache_path", lambda _name: tmp_path / "file" / "below")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "below"))
     open_engine(int8_build.engine).close()
+
+
+def _labels(engine: Path) -> npt.NDArray[np.intp]:
+    with open_engine(engine) as opened:
+        frame = np.random.default_rng(0).integers(0, 256, opened.inputs[0].shape, np.uint8)
+        return opened.infer(frame).argmax(axis=1)
+
+
+@pytest.mark.parametrize("harm", ["changed", "cut", "planted", "unsealed", "sealed otherwise"])
+def test_a_compiled_model_that_changed_is_compiled_again(
+    int8_build: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    """OpenVINO runs what lies in its cache as it finds it; the engine's own files are whole."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    expected = _labels(int8_build.engine)
+    (blob,) = tmp_path.rglob("*.blob")
+    whole = blob.read_bytes()
+    np.testing.assert_array_equal(_labels(int8_build.engine), expected)
+    assert blob.read_bytes() == whole  # found again, not made again
+    seal = blob.with_name("sha256.json")
+    made = blob.stat().st_mtime_ns
+    if harm == "unsealed":
+        seal.unlink()
+    elif harm == "sealed otherwise":
+        seal.write_text('["of another version"]')
+    elif harm == "planted":
+        blob.rename(blob.with_name("1.blob"))
+        blob = blob.with_name("1.blob")
+    else:
+        changed = bytearray(whole[: len(whole) // 2] if harm == "cut" else whole)
+        third = len(changed) // 3
+        changed[third : third + 200] = bytes(b ^ 0xFF for b in changed[third : third + 200])
+        blob.write_bytes(changed)
+    np.testing.assert_array_equal(_labels(int8_build.engine), expected)
+    if harm == "planted":
+        assert not blob.exists()
+    else:
+        assert blob.stat().st_mtime_ns != made
+
+
+def test_a_cache_that_others_may_write_is_not_used(
+    int8_build: BuildResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    open_engine(int8_build.engine).close()
+    (blob,) = tmp_path.rglob("*.blob")
+    blob.parent.chmod(0o777)
+    blob.write_bytes(b"planted")
+    open_engine(int8_build.engine).close()
+    assert blob.read_bytes() == b"planted"

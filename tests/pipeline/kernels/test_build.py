@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import private
 from pipeline.kernels import build as build_module
-from pipeline.kernels.build import BuildError, UnsafeCacheError, build, cache_folder
+from pipeline.kernels.build import (
+    BuildError,
+    UnsafeCacheError,
+    build,
+    cache_folder,
+    compiler,
+)
+from pipeline.private import CACHE_VARIABLE
 
 pytestmark = pytest.mark.skipif(
     shutil.which(build_module.compiler()[0]) is None, reason="needs a C compiler"
@@ -141,8 +149,27 @@ def test_processes_that_start_together_end_with_one_library(sources: Path, tmp_p
 
 
 def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(build_module.CACHE_VARIABLE, str(tmp_path / "here"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "here"))
     assert cache_folder() == tmp_path / "here" / "kernels"
-    monkeypatch.delenv(build_module.CACHE_VARIABLE)
+    monkeypatch.delenv(CACHE_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "repmlp-edge" / "kernels"
+
+
+def test_a_variable_that_means_nothing_is_no_crash(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(CACHE_VARIABLE, "~nosuchuser/x")
+    assert cache_folder() == tmp_path / "~nosuchuser" / "x" / "kernels"
+
+    def homeless(_name: str) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv(CACHE_VARIABLE)
+    monkeypatch.setattr(private, "user_cache_path", homeless)
+    with pytest.raises(UnsafeCacheError, match="no home folder"):
+        cache_folder()
+    monkeypatch.setenv("CC", '"gcc')
+    with pytest.raises(BuildError, match="no command: No closing quotation"):
+        compiler()

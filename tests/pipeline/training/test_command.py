@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from pipeline.errors import CheckFailedError, CheckpointError, DatasetError
 from pipeline.training.data import Mixture
 from pipeline.training.loop import Trainer
 from pipeline.training.score import confusion_matrix, validation_size
-from pipeline.training.state import sole_writer
+from pipeline.training.state import reading, sole_writer
 from scripts.train import main
 from tests.models.helpers import TINY, tiny_segmenter
 from tests.pipeline.training.test_training import make_trainer
@@ -271,3 +272,23 @@ def test_a_val_tree_is_the_same_by_any_path(streets: Path, tmp_path: Path) -> No
     assert _run(*words, "--output", tmp_path / "a", "--val", f"{streets}/../{streets.name}/") == 0
     row = (tmp_path / "a" / "val.csv").read_text().splitlines()[1]
     assert row.split(",")[1] == ""  # road is not judged
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("anything torch says"), "remove it to begin again"),
+        (OSError("no archive"), "remove it to begin again"),
+        (MemoryError(), "end what else uses it"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "end what else uses it"),
+    ],
+)
+def test_only_a_damaged_state_is_to_be_removed(error: Exception, told: str) -> None:
+    with pytest.raises(CheckpointError) as caught, reading(Path("last.pt")):
+        raise error
+    assert told in (caught.value.hint or "")
+
+
+def test_a_state_that_may_not_be_read_says_so() -> None:
+    with pytest.raises(PermissionError), reading(Path("last.pt")):
+        raise PermissionError(errno.EACCES, "Permission denied", "last.pt")
