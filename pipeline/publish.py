@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ from pipeline.engines.opening import manifest_of
 from pipeline.errors import ArtifactError, SinkError
 
 COMPARISON = "comparison"
+_UNFINISHED = ".publishing-"
+_ABANDONED_SECONDS = 3600
 _LEARNT = ("gate", "tuning", "rebuild", "checkpoint", "made_for")
 
 
@@ -88,12 +93,21 @@ def publish(
         if facts != there.facts:
             _write(manifest_path, replace(there, facts=facts))
         return target
-    manifest_path.unlink(missing_ok=True)
-    files = {}
-    for part, digest in built.manifest.files.items():
-        copy = target.with_name(f"{name}{Path(part).suffix}")
-        _copy_whole(built.path.parent / part, copy, digest)
-        files[copy.name] = digest
+    _sweep(output)
+    parts = {
+        target.with_name(f"{name}{Path(part).suffix}"): (built.path.parent / part, digest)
+        for part, digest in built.manifest.files.items()
+    }
+    with ExitStack() as stack:
+        # All of it first, under other names: where there is no room, what was there still runs.
+        copies = {
+            part: stack.enter_context(_copied(source, part, digest))
+            for part, (source, digest) in parts.items()
+        }
+        manifest_path.unlink(missing_ok=True)
+        for part, copy in copies.items():
+            copy.replace(part)
+    files = {part.name: digest for part, (_source, digest) in parts.items()}
     _write(
         manifest_path,
         replace(built.manifest, main=target.name, files=files, facts=built.facts | found),
@@ -150,8 +164,11 @@ def _there(built: Artifact, manifest_path: Path) -> Manifest | None:
     return there.manifest if same else None
 
 
-def _copy_whole(source: Path, target: Path, digest: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+@contextmanager
+def _copied(source: Path, target: Path, digest: str) -> Iterator[Path]:
+    """A whole copy beside the target, under a temporary name; gone at the end where it was not
+    renamed."""
+    handle, name = tempfile.mkstemp(prefix=f"{_UNFINISHED}{target.name}.", dir=target.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file, source.open("rb") as original:
@@ -161,6 +178,14 @@ def _copy_whole(source: Path, target: Path, digest: str) -> None:
         if sha256_of(temporary) != digest:
             raise ArtifactError(f"'{target}' could not be written whole: is the disk full?")
         temporary.chmod(0o644)
-        temporary.replace(target)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(output: Path) -> None:
+    """Remove what builds that were killed have left; a copy takes seconds, not hours."""
+    for path in output.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()

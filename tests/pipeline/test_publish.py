@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -93,3 +96,39 @@ def test_another_commands_engine_is_left_where_it_is(tmp_path: Path) -> None:
     assert publish(second, tmp_path, "street", rebuild="build") == path
     assert path.with_suffix(".bin").read_bytes() == b"theirs"
     assert facts(path)["rebuild"] == "build"
+
+
+def test_where_there_is_no_room_for_the_new_one_the_old_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = publish(engine(tmp_path / "store"), tmp_path, "street")
+    other = engine(tmp_path / "store", b"other weights")
+    written = 0
+
+    def full(source: IO[bytes], target: IO[bytes]) -> None:
+        nonlocal written
+        if written:
+            target.write(source.read()[:4])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written += target.write(source.read())
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(OSError, match="No space left"):
+        publish(other, tmp_path, "street")
+    assert written
+    assert facts(path) == {"precision": "int8"}
+    assert path.with_suffix(".bin").read_bytes() == b"weights"
+    assert left(tmp_path) == {"street.xml", "street.bin", "street.xml.json"}
+
+
+def test_what_a_killed_build_left_is_cleared(tmp_path: Path) -> None:
+    old, fresh = tmp_path / ".publishing-street.bin.old", tmp_path / ".publishing-street.bin.new"
+    old.touch()
+    fresh.touch()  # of a build that is at it now
+    os.utime(old, (1e9, 1e9))
+    publish(engine(tmp_path / "store"), tmp_path, "street")
+    assert left(tmp_path) == {"street.xml", "street.bin", "street.xml.json", fresh.name}
+
+
+def left(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()}

@@ -195,7 +195,7 @@ def test_an_engine_opens_where_there_is_no_place_for_a_cache(
 def _labels(engine: Path) -> npt.NDArray[np.intp]:
     with open_engine(engine) as opened:
         frame = np.random.default_rng(0).integers(0, 256, opened.inputs[0].shape, np.uint8)
-        return opened.infer(frame).argmax(axis=1)
+        return np.asarray(opened.infer(frame).argmax(axis=1))
 
 
 @pytest.mark.parametrize("harm", ["changed", "cut", "planted", "unsealed", "sealed otherwise"])
