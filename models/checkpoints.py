@@ -44,6 +44,9 @@ _MMSEG = (
     (r"^auxiliary_head\.conv_seg\.", "auxiliary.classifier."),
 )
 _OFFICIAL_SKIPPED = ("embeds.", "head.", "head_norm.")
+# What a trained segmenter's file may hold and its deployment has no use for.
+_NOT_DEPLOYED = ("auxiliary.", *(f"backbone.{name}" for name in _OFFICIAL_SKIPPED))
+_MOST_KERNEL = 2 * 64 - 1  # what a patch of 64 can see; no preset has a larger one
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,8 @@ def load_segmenter(path: Path, preset: str | None = None) -> tuple[Segmenter, Pr
     The preset comes from the file's metadata, or from ``preset``, which must agree with it.
 
     Raises ``ModelError`` when the preset is unknown or contradicts the file, or when a parameter
-    is missing: a network with random parts is not a trained one.
+    is missing or left over: a network with random parts is not a trained one, and one without some
+    of its own is another.
     """
     tensors, metadata = read_tensors(path)
     named = metadata.get("preset")
@@ -235,7 +239,7 @@ def load_segmenter(path: Path, preset: str | None = None) -> tuple[Segmenter, Pr
         raise ModelError(f"checkpoint '{path}' does not say its preset: name it with --preset")
     chosen = find_preset(name)
     _check_activation(path, chosen, metadata)
-    model = _empty_like(chosen, tensors)
+    model = _empty_like(chosen, tensors, path)
     report = _copy(model, tensors, path)
     missing = [key for key in report.fresh if not key.endswith("num_batches_tracked")]
     if missing:
@@ -243,6 +247,13 @@ def load_segmenter(path: Path, preset: str | None = None) -> tuple[Segmenter, Pr
         raise ModelError(
             f"checkpoint '{path}' lacks '{missing[0]}'{more}: it is not a trained segmenter "
             f"of preset '{name}' (a backbone alone initialises training: train.py --init)"
+        )
+    unknown = [key for key in report.skipped if not key.startswith(_NOT_DEPLOYED)]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise ModelError(
+            f"checkpoint '{path}' holds '{unknown[0]}'{more}, for which preset '{name}' has no "
+            "place: it is another network, which would be wrong without them"
         )
     return model.eval(), chosen, report
 
@@ -257,11 +268,12 @@ def _check_activation(path: Path, preset: Preset, metadata: Mapping[str, str]) -
         )
 
 
-def _empty_like(preset: Preset, tensors: Mapping[str, Tensor]) -> Segmenter:
+def _empty_like(preset: Preset, tensors: Mapping[str, Tensor], path: Path) -> Segmenter:
     """A network of the preset in the form that the keys show: deploy or train, the latter with its
     parallel kernels, and with as many refinements of the stem as there are."""
     _naming, renamed, _skipped = rename_keys(tensors)
-    kernels = sorted({int(k) for key in renamed for k in re.findall(r"\.repconv(\d+)\.", key)})
+    named = {k for key in renamed for k in re.findall(r"\.repconv(\d+)\.", key)}
+    kernels = sorted(_kernel(k, path) for k in named)
     deploy = form_of(renamed) == "deploy"
     backbone = preset.backbone
     if kernels and not deploy:
@@ -274,8 +286,20 @@ def _empty_like(preset: Preset, tensors: Mapping[str, Tensor]) -> Segmenter:
     for name, block in model.backbone.repmlp_blocks():
         local = renamed.get(f"backbone.{name}.local.weight")
         if local is not None and deploy and local.ndim == 4:
-            block.add_local(local.shape[-1])
+            block.add_local(_kernel(str(local.shape[-1]), path))
     return model
+
+
+def _kernel(size: str, path: Path) -> int:
+    """A kernel size that a file names. The network is made before its tensors are compared, so
+    it must not be a file's to say how much memory that takes."""
+    if len(size) > 3 or not 0 < int(size) <= _MOST_KERNEL or int(size) % 2 == 0:
+        shown = size if len(size) < 10 else f"{size[:9]}..."
+        raise ModelError(
+            f"checkpoint '{path}' has a convolution of {shown}: odd sizes to {_MOST_KERNEL} are "
+            "what RepMLP blocks take"
+        )
+    return int(size)
 
 
 def _guess_preset(tensors: Mapping[str, Tensor]) -> str | None:
