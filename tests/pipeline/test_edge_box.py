@@ -192,7 +192,7 @@ def test_a_full_stdout_is_one_line(unpacked: Path) -> None:
 
 def _request(unpacked: Path, engine: Path) -> BuildRequest:
     index = json.loads((unpacked / "bundle.json").read_text())
-    about = {"rebuild": "again", "bundle": edge_box.bundle_digest(index)}
+    about = {"rebuild": "python3 edge.py build", "bundle": edge_box.bundle_digest(index)}
     return BuildRequest(unpacked, index, engine, about, flavour="tensorrt-rtx")
 
 
@@ -220,7 +220,7 @@ def test_an_engine_that_is_not_its_graph_is_not_written(
         assert built.facts["agreement"]["graph"] == {
             "labels": 1.0, "worst_frame": 1.0, "frames": 3,
         }  # fmt: skip
-        assert recorded_command(built.manifest) == "again"
+        assert recorded_command(built.manifest) == "python3 edge.py build"
         assert made.told == ("100.00% of labels as its graph, on 3 frames",)
     else:
         with pytest.raises(CheckFailedError, match="the engine is not its graph"):
