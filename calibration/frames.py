@@ -19,10 +19,9 @@ import numpy.typing as npt
 
 from calibration.cityscapes import Cityscapes, FramePair
 from calibration.errors import CalibrationDataError
-from calibration.images import read_bgr
+from calibration.images import read_bgr, read_bytes
 
 DEFAULT_COUNT: Final = 128
-_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -146,14 +145,7 @@ def _evenly(frames: list[FramePair], share: int, seed: int) -> list[FramePair]:
 
 
 def _sha256(frame: FramePair) -> str:
-    digest = hashlib.sha256()
-    try:
-        with frame.image.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise CalibrationDataError(f"{frame.image}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()
+    return hashlib.sha256(read_bytes(frame.image)).hexdigest()
 
 
 def _list_sha256(split: str, frames: tuple[SelectedFrame, ...]) -> str:

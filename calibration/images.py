@@ -9,6 +9,7 @@ reach its end-of-image marker (ITU-T T.81, B.1.1.3).
 from __future__ import annotations
 
 import hashlib
+import stat
 import struct
 import zlib
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def read_bgr(path: Path, sha256: str | None = None) -> npt.NDArray[np.uint8]:
     Raises ``CalibrationDataError`` when the file cannot be read, is neither PNG nor JPEG, is
     truncated or damaged, has more than ``MAX_PIXELS`` pixels, or is not the one of that hash.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise CalibrationDataError(f"{path}: changed since it was chosen; run it again")
     header = _checked_header(data, path)
@@ -65,7 +66,7 @@ def read_grey(path: Path) -> npt.NDArray[np.uint8]:
     Raises ``CalibrationDataError`` as ``read_bgr`` does, and when the file is not a PNG of one
     channel of 8 bits: OpenCV would rescale or convert any other kind without a word.
     """
-    data = _read_bytes(path)
+    data = read_bytes(path)
     header = _checked_header(data, path)
     if not data.startswith(_PNG_SIGNATURE) or not header.grey or header.bits != 8:
         raise CalibrationDataError(
@@ -77,11 +78,18 @@ def read_grey(path: Path) -> npt.NDArray[np.uint8]:
 
 def read_header(path: Path) -> ImageHeader:
     """The checked header of a whole, undamaged PNG or JPEG file. Decodes no pixel."""
-    return _checked_header(_read_bytes(path), path)
+    return _checked_header(read_bytes(path), path)
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """A file of bounded size.
+
+    Raises ``CalibrationDataError`` for one that cannot be read or is too large, and for a pipe,
+    which would be waited for without end.
+    """
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):
+            raise CalibrationDataError(f"{path}: cannot be read (it is a pipe)")
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:

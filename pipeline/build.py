@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -90,10 +90,15 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
         MissingDependencyError, EngineError: a back end is not here or refuses.
         CheckFailedError: a stage's output is not what its input says it must be.
     """
-    prepare(options.output)
+    made = prepare(options.output)
     try:
         return _Build(options, progress or Progress()).run()
-    except OSError as error:
+    except Exception as error:
+        if made:
+            with suppress(OSError):  # there is something in it
+                options.output.rmdir()
+        if not isinstance(error, OSError):
+            raise
         if error.errno not in _NO_ROOM:
             raise
         raise SinkError(

@@ -33,15 +33,17 @@ _ABANDONED_SECONDS = 3600
 _LEARNT = ("gate", "tuning", "rebuild", "checkpoint", "made_for")
 
 
-def prepare(output: Path) -> None:
-    """Make the output folder. Raises ``SinkError`` where nothing can be written into it.
+def prepare(output: Path) -> bool:
+    """Make the output folder; whether it was not there. Raises ``SinkError`` where nothing can be
+    written into it.
 
     Asked before anything is computed, not after minutes of calibration.
     """
+    made = not output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
-            pass
+            return made
     except OSError as error:
         raise SinkError(
             f"folder '{output}' cannot be written to: {error.strerror}",

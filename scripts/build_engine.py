@@ -41,6 +41,7 @@ The fields of the first engine (OpenVINO's with --backend all) are at the top le
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,9 +167,10 @@ def tell(result: BuildResult) -> None:
             say(f"{pair}: {same:.2%} of labels are the same")
     for each in result.engines:
         if each.backend == "openvino" and each.path is not None:
-            say(f"to take it to another CPU: make_bundle.py {each.path}")
+            say(f"to take it to another CPU: make_bundle.py {shlex.quote(str(each.path))}")
     if "tensorrt" in result.graphs:
-        say(f"to build for an NVIDIA GPU elsewhere: make_bundle.py {result.graphs['tensorrt']}")
+        graph = shlex.quote(str(result.graphs["tensorrt"]))
+        say(f"to build for an NVIDIA GPU elsewhere: make_bundle.py {graph}")
     say(f"{result.seconds:.1f} s")
 
 

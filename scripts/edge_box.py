@@ -358,6 +358,8 @@ def main() -> int:
 
 if __name__ == "__main__":
     try:
+        if sys.stdout is None:  # closed by who started us
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  to the end
         code = main()
         sys.stdout.flush()
     except OSError as trouble:  # stdout is full or closed, or a file cannot be read

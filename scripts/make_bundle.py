@@ -8,6 +8,7 @@ what is missing, makes the engine ready and runs it.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def main() -> int:
     path = made.path
     size = path.stat().st_size
     say(f"{path}  ({size / 2**20:.1f} MiB)")
-    say(f"on the box: tar xzf {path.name} && cd {made.folder} && "
+    say(f"on the box: tar xzf {shlex.quote(path.name)} && cd {shlex.quote(made.folder)} && "
         "python3 edge.py")  # fmt: skip
     if options.json:
         print_json({"bundle": str(path), "folder": made.folder, "bytes": size})

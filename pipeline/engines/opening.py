@@ -6,7 +6,6 @@ match the files, the runtime's version and this machine before the runtime is ha
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from hashlib import sha256
 from importlib import metadata
@@ -89,7 +88,7 @@ def open_engine(
     from pipeline.engines.openvino import OpenVINOEngine
 
     # One folder per content: OpenVINO's own cache goes by file name and time, which can lie.
-    content = sha256(os.fsencode(artifact.manifest.key)).hexdigest()[:20]
+    content = sha256(artifact.manifest.key.encode(errors="surrogatepass")).hexdigest()[:20]
     cache = open_cache(content)
     notes: dict[str, str] = {"tuned_for": goal} if chosen.tuned else {}
     if chosen.ignored is not None:
@@ -171,8 +170,10 @@ def _check_facts(artifact: Artifact) -> None:
     """Raise ``ArtifactError`` for facts that are not what a build writes."""
     facts = artifact.facts
     wrong = [name for name in ("tools", "device") if not isinstance(facts.get(name, {}), dict)]
-    if not wrong and not isinstance(facts.get("device", {}).get("features", []), list):
-        wrong.append("device")
+    if not wrong:
+        features = facts.get("device", {}).get("features", [])
+        if not isinstance(features, list) or not all(isinstance(f, str) for f in features):
+            wrong.append("device")
     if artifact.path.suffix == ".xml" and facts.get("precision") not in PRECISIONS:
         wrong.append("precision")
     if wrong:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -118,6 +119,12 @@ def test_palette_and_jpeg_labels_are_refused(tmp_path: Path) -> None:
         Cityscapes.read_labels(path)
     with pytest.raises(CalibrationDataError, match="one channel of 8 bits"):
         Cityscapes.read_labels(write(tmp_path / "label.jpg", np.full((8, 8), 7, np.uint8)))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(CalibrationDataError, match=r"pipe\.png: cannot be read \(it is a pipe"):
+        images.read_bytes(tmp_path / "pipe.png")
 
 
 def test_unreadable_files_say_why(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -240,3 +242,21 @@ def test_a_cache_that_others_may_write_is_not_used(
     blob.write_bytes(b"planted")
     open_engine(int8_build.engine).close()
     assert blob.read_bytes() == b"planted"
+
+
+@pytest.mark.parametrize(
+    "change", [{"facts": {"device": {"features": [1]}}}, {"key": "\ud800"}, {"key": "\x00/.."}]
+)
+def test_odd_values_of_a_manifest_are_no_crash(
+    int8_build: BuildResult, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = tmp_path / int8_build.engine.name
+    for each in int8_build.engine.parent.glob(f"{path.stem}*"):
+        shutil.copy(each, tmp_path)
+    manifest = json.loads(manifest_of(path).read_text())
+    for key, value in change.items():
+        manifest[key] = {**manifest[key], **value} if isinstance(value, dict) else value
+    manifest_of(path).write_text(json.dumps(manifest))
+    for attempt in (lambda: open_engine(path).close(), lambda: find_engine(tmp_path)):
+        with contextlib.suppress(ArtifactError, EngineError):
+            attempt()
