@@ -200,6 +200,15 @@ def test_directory_of_pictures_in_natural_order_and_one_damaged(tmp_path: Path) 
     assert reader.decode_errors == 1
 
 
+def test_pictures_with_superscripts_in_their_names_are_in_order(tmp_path: Path) -> None:
+    """A superscript is a digit to ``str.isdigit``, and yet no number to ``int``."""
+    names = ("1\u00b22.png", "1\u00b210.png", "3.png", "\u00b25.png")
+    for number, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / name), numbered(number))
+    found = read_all(open_path(tmp_path))
+    assert [number_of(picture) for _time, picture in found] == [0, 1, 2, 3]
+
+
 def test_streets_are_deterministic_and_move() -> None:
     options = SourceOptions(size=(64, 128))
     pictures = []
