@@ -35,6 +35,9 @@ from pipeline.video.sinks.prometheus import Exposition
 MAX_CONNECTIONS = 32
 """More at once are answered 503: every viewer costs bandwidth and a thread."""
 
+LONGEST_PORT = 5
+"""Digits of 65535."""
+
 LEAST_TOKEN = 16
 """Shorter tokens can be guessed."""
 
@@ -65,7 +68,8 @@ def parse_address(text: str) -> Address:
     """
     host, _colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not port.isdecimal() or int(port) > 65535:
+    # int() refuses thousands of digits with an error of its own.
+    if not port.isdecimal() or len(port) > LONGEST_PORT or int(port) > 65535:
         raise UsageError(f"--http '{text}' is not PORT or HOST:PORT, such as 8080 or 0.0.0.0:8080")
     return Address(host or "127.0.0.1", int(port))
 

@@ -307,7 +307,7 @@ def test_addresses(text: str, host: str, port: int, loopback: bool) -> None:
     assert (address.host, address.port, address.loopback) == (host, port, loopback)
 
 
-@pytest.mark.parametrize("text", ["", "http", "host:", "1:2:x", "70000", "-1"])
+@pytest.mark.parametrize("text", ["", "http", "host:", "1:2:x", "70000", "-1", "9" * 5000])
 def test_addresses_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match="--http"):
         parse_address(text)
