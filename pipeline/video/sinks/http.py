@@ -74,6 +74,26 @@ def parse_address(text: str) -> Address:
     return Address(host or "127.0.0.1", int(port))
 
 
+def check_token(token: str) -> None:
+    """Refuse a token that cannot be used.
+
+    Raises:
+        UsageError: it is too short, or no text that a URL or header could carry.
+    """
+    try:
+        token.encode()
+    except UnicodeEncodeError as error:  # the environment's other bytes come as lone surrogates
+        raise UsageError(
+            f"{TOKEN_VARIABLE} is not UTF-8; set it to plain letters and digits, or leave it out "
+            "and a token is made up"
+        ) from error
+    if len(token) < LEAST_TOKEN:
+        raise UsageError(
+            f"{TOKEN_VARIABLE} must have at least {LEAST_TOKEN} characters: shorter ones can "
+            "be guessed; without it a token is made up"
+        )
+
+
 class VideoServer:
     """The HTTP server of one run.
 
@@ -84,19 +104,16 @@ class VideoServer:
         engine: facts on the engine to show, plain JSON values.
 
     Raises:
-        UsageError: a token that is too short.
+        UsageError: a token that is too short or no text.
         SinkError: the address cannot be listened on.
     """
 
     def __init__(
         self, address: Address, *, token: str | None, style: Style, engine: dict[str, Any]
     ) -> None:
-        if token is not None and len(token) < LEAST_TOKEN:
-            raise UsageError(
-                f"{TOKEN_VARIABLE} must have at least {LEAST_TOKEN} characters: shorter ones can "
-                "be guessed; without it a token is made up"
-            )
-        if token is None and not address.loopback:
+        if token is not None:
+            check_token(token)
+        elif not address.loopback:
             token = secrets.token_urlsafe(24)
         self.token = token
         self.hosts = frozenset({"localhost", "127.0.0.1", "::1", address.host.lower()})
