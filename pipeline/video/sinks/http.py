@@ -35,6 +35,9 @@ from pipeline.video.sinks.prometheus import Exposition
 MAX_CONNECTIONS = 32
 """More at once are answered 503: every viewer costs bandwidth and a thread."""
 
+MAX_SCRAPES = 4
+"""The same for ``/metrics``, apart: an alarm must not fall silent because many look on."""
+
 LONGEST_PORT = 5
 """Digits of 65535."""
 
@@ -127,6 +130,7 @@ class VideoServer:
         self._began = perf_counter()
         self.connections: set[socket.socket] = set()
         self.slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self.scrapes = threading.BoundedSemaphore(MAX_SCRAPES)
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         server = type("Server", (Server,), {"address_family": family})
         try:
