@@ -122,7 +122,9 @@ class VideoFileSink:
         settings = {"flush_packets": "1"}  # else a killed run leaves a buffer unwritten
         if self._file.output.suffix.lower() != ".mkv":
             settings |= {"movflags": "hybrid_fragmented", "frag_duration": _FRAGMENT}
-        self._container = self._av.open(str(self._file.path), "w", container_options=settings)
+        # Behind 'file:' a name is never taken for a protocol, whatever colons it has.
+        place = f"file:{self._file.path.absolute()}"
+        self._container = self._av.open(place, "w", container_options=settings)
         coded = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
         stream: Any = self._container.add_stream(coded, rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -51,6 +51,18 @@ def test_file_appears_only_when_it_is_whole(tmp_path: Path, ending: str) -> None
     assert [number_of(picture) for _time, picture in read_clip(out)] == list(range(20))
 
 
+@pytest.mark.parametrize("name", ["2026-11-27T10:00:00.mp4", "tcp:x.mov", "-a:b.mkv"])
+def test_colon_in_the_name_is_no_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sink = VideoFileSink(Path(name))
+    sink.write(shown(0))
+    assert sink.close() == name
+    assert names(tmp_path) == [name]
+    assert len(read_clip(tmp_path / name)) == 1
+
+
 def test_existing_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     out.write_bytes(b"the old one")
