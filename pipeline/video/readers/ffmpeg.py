@@ -41,6 +41,15 @@ _STREAM_FORMATS: Final = f"{_FILE_FORMATS},rtsp,rtp,sdp,hls,mpjpeg,live_flv"
 """What may come over the network."""
 
 _NO_VIDEO: Final = "not a video, or one that is truncated or damaged"
+_NO_SIZE: Final = (
+    f"not a video, or one that is truncated, damaged or of more than {MAX_PIXELS // 1_000_000} "
+    "megapixels"
+)
+"""FFmpeg tells these apart in its log alone, and forgets a size that ``max_pixels`` refuses. To ask
+again without that limit could take gigabytes."""
+
+_NOWHERE: Final = "its address cannot be connected to, or what comes from there is no video"
+""""Invalid argument": FFmpeg says so of an address and of a format that is not among the allowed."""
 
 _MAX_ERRORS_IN_A_ROW: Final = 256
 """So many undecodable packets without one picture between them: it is not going to get better."""
@@ -158,7 +167,7 @@ class FFmpegReader:
         if context is None:
             raise SourceError(f"'{name}': its video is in a format that FFmpeg cannot decode here")
         if self._spec.kind == "file" and not context.width * context.height:
-            raise SourceError(f"'{name}': {_NO_VIDEO}", hint=_hint(self._spec))
+            raise SourceError(f"'{name}': {_NO_SIZE}", hint=_hint(self._spec))
         if context.width * context.height > MAX_PIXELS:
             raise SourceError(
                 f"'{name}': {context.width}x{context.height} is more than the "
@@ -197,7 +206,7 @@ class FFmpegReader:
             self._packets = self._container.demux(self._stream)
             return
         except self._av.FFmpegError as error:
-            raise SourceError(f"'{self._spec.name}': {_reason(error, self._timeout)}") from error
+            raise SourceError(f"'{self._spec.name}': {_reason(error, self._spec, self._timeout)}") from error
         waited = perf_counter() - begin
         self._waited = max(self._waited, waited)
         self._discarded += packet.is_discard
@@ -291,7 +300,7 @@ def _open(av: Any, spec: SourceSpec, options: SourceOptions) -> InputContainer:
         )
     except av.FFmpegError as error:
         raise SourceError(
-            f"'{spec.name}': {_reason(error, options.open_timeout)}", hint=_hint(spec)
+            f"'{spec.name}': {_reason(error, spec, options.open_timeout)}", hint=_hint(spec)
         ) from error
     return container
 
@@ -300,12 +309,12 @@ def _hint(spec: SourceSpec) -> str | None:
     return "copy the file again, or see what ffprobe says of it" if spec.kind == "file" else None
 
 
-def _reason(error: Exception, timeout: float) -> str:
+def _reason(error: Exception, spec: SourceSpec, timeout: float) -> str:
     """What went wrong, in words; never FFmpeg's own text, which repeats the URL's password."""
     kind = type(error).__name__
     known = {
         "InvalidDataError": _NO_VIDEO,
-        "ArgumentError": _NO_VIDEO,  # a format that is not among the allowed
+        "ArgumentError": _NO_VIDEO if spec.kind == "file" else _NOWHERE,
         "EOFError": "it ends before its first frame",
         "ExitError": f"no answer within {timeout:g} s",
         "HTTPUnauthorizedError": "the server wants a user name and password",

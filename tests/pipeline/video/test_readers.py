@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import SourceError, UsageError
+from pipeline.video.readers import ffmpeg
 from pipeline.video.source import Reader, SourceOptions, open_reader, parse_source
 from pipeline.video.urls import redact
 from tests.pipeline.video.clips import (
@@ -174,6 +177,33 @@ def test_what_is_no_video_is_one_clear_line(
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == "", "FFmpeg keeps quiet"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("large.mp4", "libx264"), ("large.mkv", "ffv1"), ("large.avi", "mpeg4")]
+)
+def test_video_of_too_many_pixels_is_told_the_limit(
+    tmp_path: Path, name: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ffmpeg, "MAX_PIXELS", 100 * 100)  # rather than encode 64 megapixels
+    path = write_clip(tmp_path / name, 2, codec=codec)
+    with pytest.raises(SourceError, match=r"more than (the )?\d+ megapixels"):
+        open_path(path)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_address_that_cannot_be_connected_to_is_not_called_a_video(scheme: str) -> None:
+    """A link-local address without its interface: the kernel answers EINVAL."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            answer = probe.connect_ex(("fe80::a:1", 9))
+    except OSError:
+        answer = errno.EAFNOSUPPORT
+    if answer != errno.EINVAL:
+        pytest.skip(f"IPv6 answers {errno.errorcode[answer]} here")
+    with pytest.raises(SourceError, match="cannot be connected to") as caught:
+        open_reader(parse_source(f"{scheme}://[fe80::a:1]:9/x"), SourceOptions(open_timeout=2))
+    assert "damaged" not in str(caught.value)
 
 
 def test_one_frame_file(tmp_path: Path) -> None:
