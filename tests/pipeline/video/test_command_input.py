@@ -57,6 +57,16 @@ def test_one_file_twice_is_two_streams_with_a_name_each(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["source"] == [str(clip), f"{clip} #2"]
 
 
+def test_clock_that_leaps_by_years_is_told_and_the_frames_are_there(tmp_path: Path) -> None:
+    years = 56 * 365 * 24 * 3600.0
+    clip = write_clip(tmp_path / "clip.mkv", 4, times=[0.0, 0.04, years, years + 0.04])
+    out = tmp_path / "out.mkv"
+    done = run(clip, "--output", out)
+    assert done.returncode == 0, done.stderr
+    assert "clock leaps ahead by 20440 days" in " ".join(done.stderr.split())
+    assert len(read_clip(out)) == 4
+
+
 @pytest.mark.parametrize("height", [1, 70_000])
 def test_frames_too_long_to_be_tiled_name_their_source(tmp_path: Path, height: int) -> None:
     folder = picture(tmp_path / "long", height, 70_001 - height)
