@@ -14,7 +14,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import cv2
 import numpy as np
 
 from pipeline.engines.cpu import cpu_count
@@ -23,6 +22,7 @@ from pipeline.video.frames import Pixels
 from pipeline.video.lateness import Haste
 from pipeline.video.readers.omission import Omission
 from pipeline.video.readers.regularity import HOLE, Regularity
+from pipeline.video.readers.upright import shown_size, write_upright
 from pipeline.video.source import MAX_PIXELS, Head, SourceOptions, SourceSpec
 
 if TYPE_CHECKING:
@@ -54,13 +54,6 @@ _NOWHERE: Final = "its address cannot be connected to, or what comes from there 
 _MAX_ERRORS_IN_A_ROW: Final = 256
 """So many undecodable packets without one picture between them: it is not going to get better."""
 
-_TURNS: Final = {
-    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
-    180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_CLOCKWISE,
-}
-"""The display matrix' angle is counterclockwise."""
-
 _LONGEST_GRAB: Final = 0.5
 """Seconds on the way to a keyframe after which we say that we are still there."""
 
@@ -75,7 +68,7 @@ class FFmpegReader:
     """A file or URL. ``live`` for cameras' protocols and for HTTP streams of no stated length.
 
     Damaged pictures are counted as decode errors and left out, not shown. Timestamps are the
-    container's; rotation metadata is applied.
+    container's; rotation and mirroring that metadata asks for are applied.
     """
 
     def __init__(self, spec: SourceSpec, options: SourceOptions) -> None:
@@ -136,7 +129,7 @@ class FFmpegReader:
         return self._omission.count
 
     def retrieve(self, out: Pixels) -> None:
-        """Convert the picture to BGR by its own colour matrix, turned as it wants to be shown."""
+        """Convert the picture to BGR by its own colour matrix, as it wants to be shown."""
         frame = self._current
         if frame is None:
             raise SourceError(f"'{self._spec.name}': no picture was grabbed")
@@ -146,11 +139,7 @@ class FFmpegReader:
         pixels: Pixels = np.ndarray(
             (picture.height, picture.width, 3), np.uint8, rows, strides=(plane.line_size, 3, 1)
         )
-        turn = _TURNS.get(frame.rotation % 360)
-        if turn is None:
-            np.copyto(out, pixels)
-        else:
-            cv2.rotate(pixels, turn, dst=out)
+        write_upright(frame, pixels, out)
 
     def close(self) -> None:
         """Close the container."""
@@ -227,10 +216,7 @@ class FFmpegReader:
         self._last = time = self._time_of(frame)
         self._regular.see(time)
         self._pictures += 1
-        turned = frame.rotation % 180 == 90
-        height, width = frame.height, frame.width
-        size = (width, height) if turned else (height, width)
-        return Head(*size, time, self._waited)
+        return Head(*shown_size(frame), time, self._waited)
 
     def _time_of(self, frame: VideoFrame) -> float:
         """Seconds since the first picture."""

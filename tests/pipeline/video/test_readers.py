@@ -22,6 +22,7 @@ from tests.pipeline.video.clips import (
     number_of,
     numbered,
     rotate_header,
+    turn_header,
     write_clip,
 )
 
@@ -85,6 +86,28 @@ def test_rotation_metadata_is_honoured(tmp_path: Path, degrees: int) -> None:
     found = read_all(open_path(path))
     assert found[0][1].shape == expected.shape
     assert np.abs(found[0][1].astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0),
+     (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)],
+)  # fmt: skip
+def test_every_display_matrix_of_right_angles_is_the_standards_formula(
+    tmp_path: Path, axes: tuple[int, int, int, int]
+) -> None:
+    """A point (x, y) is shown at (ax + cy, bx + dy): ISO/IEC 14496-12, 6.2.2. OpenCV is no oracle
+    for mirrors, which it takes for turns."""
+    plain = write_clip(tmp_path / "plain.mp4", 1)
+    stored = read_all(open_path(plain))[0][1]
+    a, b, c, d = axes
+    rows, columns = np.mgrid[: stored.shape[0], : stored.shape[1]]
+    across, down = a * columns + c * rows, b * columns + d * rows
+    across, down = across - across.min(), down - down.min()
+    expected = np.zeros((down.max() + 1, across.max() + 1, 3), np.uint8)
+    expected[down, across] = stored
+    (found,) = read_all(open_path(turn_header(plain, axes)))
+    np.testing.assert_array_equal(found[1], expected)
 
 
 @pytest.mark.parametrize("ending", ["mp4", "ts", "mkv", "avi"])
