@@ -49,7 +49,7 @@ _NO_SIZE: Final = (
 again without that limit could take gigabytes."""
 
 _NOWHERE: Final = "its address cannot be connected to, or what comes from there is no video"
-""""Invalid argument": FFmpeg says so of an address and of a format that is not among the allowed."""
+"""FFmpeg's "Invalid argument" is for such an address and for a format not among the allowed."""
 
 _MAX_ERRORS_IN_A_ROW: Final = 256
 """So many undecodable packets without one picture between them: it is not going to get better."""
@@ -195,7 +195,9 @@ class FFmpegReader:
             self._packets = self._container.demux(self._stream)
             return
         except self._av.FFmpegError as error:
-            raise SourceError(f"'{self._spec.name}': {_reason(error, self._spec, self._timeout)}") from error
+            raise SourceError(
+                f"'{self._spec.name}': {_reason(error, self._spec, self._timeout)}"
+            ) from error
         waited = perf_counter() - begin
         self._waited = max(self._waited, waited)
         self._discarded += packet.is_discard

@@ -50,9 +50,11 @@ def write_upright(frame: VideoFrame, pixels: Pixels, out: Pixels) -> None:
 
 
 def _mirrored(frame: VideoFrame) -> bool:
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            buffer: Any = data  # exports the buffer protocol
-            a, b, _u, c, d = (int(value) for value in np.frombuffer(buffer, np.int32, 5))
-            return a * d - b * c < 0
-    return False
+    try:
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # beside it is something newer than PyAV, which then lists nothing
+        return False
+    if matrix is None:
+        return False
+    a, b, _u, c, d = (int(value) for value in np.frombuffer(matrix, np.int32, 5))
+    return a * d - b * c < 0

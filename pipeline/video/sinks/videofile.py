@@ -1,8 +1,8 @@
 """A video file of what was drawn: H.264, each frame at its own time, playable while it grows.
 
 The container carries the source's timestamps, so a variable frame rate and the gaps of a live
-stream stay what they were (``timeline`` tells how far). Fragments are written as it goes, so even what a killed run leaves
-behind plays; at the end they become an ordinary file.
+stream stay what they were (``timeline`` tells how far). Fragments are written as it goes, so even
+what a killed run leaves behind plays; at the end they become an ordinary file.
 """
 
 from __future__ import annotations
