@@ -136,8 +136,10 @@ def write_video(
     _check_streets(height, width, seed)
     check_video_path(path)
     partial = path.with_name(f".{path.stem}-{os.getpid()}.partial.mp4")
+    # Else FFmpeg takes what stands before the colon of '10:00.mp4' for a protocol.
+    place = f"file:{partial}"
     code = cv2.VideoWriter.fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(partial), code, float(FRAMES_PER_SECOND), (width, height))
+    writer = cv2.VideoWriter(place, code, float(FRAMES_PER_SECOND), (width, height))
     try:
         if not writer.isOpened():
             raise CalibrationDataError(f"{path}: the video cannot be opened for writing")
@@ -147,7 +149,7 @@ def write_video(
             if progress is not None:
                 progress(index + 1, frames)
         writer.release()
-        _check_video(partial, path, frames)
+        _check_video(place, path, frames)
         partial.replace(path)
     except OSError as error:
         raise CalibrationDataError(f"{path}: cannot be written ({error.strerror})") from error
@@ -169,9 +171,9 @@ def check_video_path(path: Path) -> None:
         raise CalibrationDataError(f"{path!r}: its name is not UTF-8") from error
 
 
-def _check_video(written: Path, path: Path, frames: int) -> None:
+def _check_video(written: str, path: Path, frames: int) -> None:
     """Raise unless all of it can be read again: OpenCV's writer is silent about a full disk."""
-    capture = cv2.VideoCapture(str(written))
+    capture = cv2.VideoCapture(written)
     try:
         count = 0
         while capture.grab():

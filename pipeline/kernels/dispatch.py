@@ -9,6 +9,7 @@ warning.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -163,7 +164,8 @@ def thread_count(threads: int | None) -> int:
 @lru_cache(maxsize=8)
 def _default_threads(variable: str | None) -> int:
     if variable:
-        if not variable.isdecimal() or not 1 <= int(variable) <= MAX_THREADS:
+        # Nine digits: int() refuses thousands with an error of its own.
+        if not re.fullmatch(r"\d{1,9}", variable) or not 1 <= int(variable) <= MAX_THREADS:
             raise UsageError(
                 f"{THREADS_VARIABLE}={variable} is not a number within 1 .. {MAX_THREADS}"
             )

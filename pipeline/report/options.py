@@ -17,6 +17,8 @@ from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP
 
 SMALLEST_PATCH = 8
 MAX_RESAMPLES = 1_000_000
+_MOST_DIGITS = 9
+"""No data set has more frames, and ``int`` refuses thousands of digits with an error of its own."""
 
 
 def build_parser(description: str) -> Parser:
@@ -135,6 +137,6 @@ def parse_exact(text: str) -> int | None:
     """``all`` -> ``None``, ``none`` -> 0, else a whole number."""
     if text in ("all", "none"):
         return None if text == "all" else 0
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
         raise UsageError(f"--exact {text}: give all, none, or a number of frames")
     return int(text)

@@ -90,6 +90,8 @@ def _check_inputs_are_kept(request: Request) -> None:
     folders = label_folders(request.labels, streams) if request.labels is not None else []
     for folder in folders:
         _refuse_same(request, "--labels", folder, "images", "name another directory")
+    if request.output is not None:
+        _refuse_labels_in(output_paths(request.output, streams), folders)
     if request.window:
         _refuse_same(request, "--snapshots", request.snapshots, "images", "name another directory")
 
@@ -98,6 +100,18 @@ def _refuse_same(request: Request, option: str, path: Path, kind: str, advice: s
     for spec in request.sources:
         if spec.kind == kind and _same(path, Path(spec.target)):
             raise UsageError(f"{option} '{path}' is the source '{spec.name}' itself; {advice}")
+
+
+def _refuse_labels_in(files: list[Path], folders: list[Path]) -> None:
+    """A path cannot become both a video and a directory: whichever comes last would fail."""
+    for folder in folders:
+        resolved = Path(os.path.realpath(folder))
+        for file in files:
+            if Path(os.path.realpath(file)) in (resolved, *resolved.parents):
+                raise UsageError(
+                    f"--labels '{folder}' cannot be a directory where --output '{file}' becomes "
+                    "a file; name another directory"
+                )
 
 
 def _same(one: Path, other: Path) -> bool:

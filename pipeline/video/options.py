@@ -169,9 +169,11 @@ def read_request(options: argparse.Namespace) -> Request:
     """What the options ask for. Raises an ``EdgeError`` naming the one at fault."""
     address, token = None, None
     if options.http is not None:
-        from pipeline.video.sinks.http import parse_address
+        from pipeline.video.sinks.http import check_token, parse_address
 
         address, token = parse_address(options.http), os.environ.get(TOKEN_VARIABLE)
+        if token is not None:
+            check_token(token)
     classes = parse_classes(options.classes) if options.classes is not None else None
     region = parse_roi(options.roi) if options.roi is not None else None
     opacity = DEFAULT_OPACITY if options.opacity is None else options.opacity

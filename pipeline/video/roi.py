@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.errors import UsageError
 from pipeline.video.frames import Region
 
-_PART = r"(\d+(?:\.\d+)?)(%?)"
+_PART = r"(\d{1,9}(?:\.\d+)?)(%?)"  # of some hundred digits float() would make infinity
 _PATTERN = re.compile(rf"\s*{_PART}\s*,\s*{_PART}\s*,\s*{_PART}\s*,\s*{_PART}\s*")
 
 

@@ -162,7 +162,8 @@ class Session:
         if request.output is not None:
             from pipeline.video.sinks.videofile import VideoFileSink  # imports PyAV
 
-            sinks.append(VideoFileSink(output_paths(request.output, files)[number]))
+            path = output_paths(request.output, files)[number]
+            sinks.append(VideoFileSink(path, self.controls.notices.append))
         if request.labels is not None:
             from pipeline.video.sinks.labels import LabelSink
 

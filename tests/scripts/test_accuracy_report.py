@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibration.cityscapes import TRAIN_IDS_TO_LABEL_IDS
 from pipeline.console import run_command
+from pipeline.errors import UsageError
 from pipeline.report.evaluate import evaluate
 from pipeline.report.options import parse_exact
 from pipeline.report.records import StateFile
@@ -337,3 +338,9 @@ def test_two_reports_at_once_are_refused(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "expected"), [("all", None), ("none", 0), ("7", 7)])
 def test_how_many_exact_frames(text: str, expected: int | None) -> None:
     assert parse_exact(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "-1", "some", "9" * 5000])
+def test_a_number_of_exact_frames_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match="--exact"):
+        parse_exact(text)

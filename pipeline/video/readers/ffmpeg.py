@@ -14,7 +14,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import cv2
 import numpy as np
 
 from pipeline.engines.cpu import cpu_count
@@ -23,6 +22,7 @@ from pipeline.video.frames import Pixels
 from pipeline.video.lateness import Haste
 from pipeline.video.readers.omission import Omission
 from pipeline.video.readers.regularity import HOLE, Regularity
+from pipeline.video.readers.upright import shown_size, write_upright
 from pipeline.video.source import MAX_PIXELS, Head, SourceOptions, SourceSpec
 
 if TYPE_CHECKING:
@@ -41,16 +41,18 @@ _STREAM_FORMATS: Final = f"{_FILE_FORMATS},rtsp,rtp,sdp,hls,mpjpeg,live_flv"
 """What may come over the network."""
 
 _NO_VIDEO: Final = "not a video, or one that is truncated or damaged"
+_NO_SIZE: Final = (
+    f"not a video, or one that is truncated, damaged or of more than {MAX_PIXELS // 1_000_000} "
+    "megapixels"
+)
+"""FFmpeg tells these apart in its log alone, and forgets a size that ``max_pixels`` refuses. To ask
+again without that limit could take gigabytes."""
+
+_NOWHERE: Final = "its address cannot be connected to, or what comes from there is no video"
+"""FFmpeg's "Invalid argument" is for such an address and for a format not among the allowed."""
 
 _MAX_ERRORS_IN_A_ROW: Final = 256
 """So many undecodable packets without one picture between them: it is not going to get better."""
-
-_TURNS: Final = {
-    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
-    180: cv2.ROTATE_180,
-    270: cv2.ROTATE_90_CLOCKWISE,
-}
-"""The display matrix' angle is counterclockwise."""
 
 _LONGEST_GRAB: Final = 0.5
 """Seconds on the way to a keyframe after which we say that we are still there."""
@@ -66,7 +68,7 @@ class FFmpegReader:
     """A file or URL. ``live`` for cameras' protocols and for HTTP streams of no stated length.
 
     Damaged pictures are counted as decode errors and left out, not shown. Timestamps are the
-    container's; rotation metadata is applied.
+    container's; rotation and mirroring that metadata asks for are applied.
     """
 
     def __init__(self, spec: SourceSpec, options: SourceOptions) -> None:
@@ -127,7 +129,7 @@ class FFmpegReader:
         return self._omission.count
 
     def retrieve(self, out: Pixels) -> None:
-        """Convert the picture to BGR by its own colour matrix, turned as it wants to be shown."""
+        """Convert the picture to BGR by its own colour matrix, as it wants to be shown."""
         frame = self._current
         if frame is None:
             raise SourceError(f"'{self._spec.name}': no picture was grabbed")
@@ -137,11 +139,7 @@ class FFmpegReader:
         pixels: Pixels = np.ndarray(
             (picture.height, picture.width, 3), np.uint8, rows, strides=(plane.line_size, 3, 1)
         )
-        turn = _TURNS.get(frame.rotation % 360)
-        if turn is None:
-            np.copyto(out, pixels)
-        else:
-            cv2.rotate(pixels, turn, dst=out)
+        write_upright(frame, pixels, out)
 
     def close(self) -> None:
         """Close the container."""
@@ -158,7 +156,7 @@ class FFmpegReader:
         if context is None:
             raise SourceError(f"'{name}': its video is in a format that FFmpeg cannot decode here")
         if self._spec.kind == "file" and not context.width * context.height:
-            raise SourceError(f"'{name}': {_NO_VIDEO}", hint=_hint(self._spec))
+            raise SourceError(f"'{name}': {_NO_SIZE}", hint=_hint(self._spec))
         if context.width * context.height > MAX_PIXELS:
             raise SourceError(
                 f"'{name}': {context.width}x{context.height} is more than the "
@@ -197,7 +195,9 @@ class FFmpegReader:
             self._packets = self._container.demux(self._stream)
             return
         except self._av.FFmpegError as error:
-            raise SourceError(f"'{self._spec.name}': {_reason(error, self._timeout)}") from error
+            raise SourceError(
+                f"'{self._spec.name}': {_reason(error, self._spec, self._timeout)}"
+            ) from error
         waited = perf_counter() - begin
         self._waited = max(self._waited, waited)
         self._discarded += packet.is_discard
@@ -218,10 +218,7 @@ class FFmpegReader:
         self._last = time = self._time_of(frame)
         self._regular.see(time)
         self._pictures += 1
-        turned = frame.rotation % 180 == 90
-        height, width = frame.height, frame.width
-        size = (width, height) if turned else (height, width)
-        return Head(*size, time, self._waited)
+        return Head(*shown_size(frame), time, self._waited)
 
     def _time_of(self, frame: VideoFrame) -> float:
         """Seconds since the first picture."""
@@ -291,7 +288,7 @@ def _open(av: Any, spec: SourceSpec, options: SourceOptions) -> InputContainer:
         )
     except av.FFmpegError as error:
         raise SourceError(
-            f"'{spec.name}': {_reason(error, options.open_timeout)}", hint=_hint(spec)
+            f"'{spec.name}': {_reason(error, spec, options.open_timeout)}", hint=_hint(spec)
         ) from error
     return container
 
@@ -300,12 +297,12 @@ def _hint(spec: SourceSpec) -> str | None:
     return "copy the file again, or see what ffprobe says of it" if spec.kind == "file" else None
 
 
-def _reason(error: Exception, timeout: float) -> str:
+def _reason(error: Exception, spec: SourceSpec, timeout: float) -> str:
     """What went wrong, in words; never FFmpeg's own text, which repeats the URL's password."""
     kind = type(error).__name__
     known = {
         "InvalidDataError": _NO_VIDEO,
-        "ArgumentError": _NO_VIDEO,  # a format that is not among the allowed
+        "ArgumentError": _NO_VIDEO if spec.kind == "file" else _NOWHERE,
         "EOFError": "it ends before its first frame",
         "ExitError": f"no answer within {timeout:g} s",
         "HTTPUnauthorizedError": "the server wants a user name and password",

@@ -60,5 +60,6 @@ class ImagesReader:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part)
+    # isdecimal is what \d is; isdigit holds for superscripts too, of which int() makes nothing.
+    return [(int(part), "") if part.isdecimal() else (-1, part)
             for part in re.split(r"(\d+)", path.name)]  # fmt: skip

@@ -122,7 +122,8 @@ def remove_leftovers(folder: Path, stem: str, suffix: str) -> None:
         stem: a regular expression of the output's name without its ending.
         suffix: one of its ending.
     """
-    pattern = re.compile(rf"\.{stem}\.(\d+)\.partial{suffix}")
+    # Nine digits: a longer number is no process', and more than the system call takes.
+    pattern = re.compile(rf"\.{stem}\.(\d{{1,9}})\.partial{suffix}")
     for entry in folder.iterdir():
         match = pattern.fullmatch(entry.name)
         if match and not _alive(int(match[1])):

@@ -35,6 +35,12 @@ from pipeline.video.sinks.prometheus import Exposition
 MAX_CONNECTIONS = 32
 """More at once are answered 503: every viewer costs bandwidth and a thread."""
 
+MAX_SCRAPES = 4
+"""The same for ``/metrics``, apart: an alarm must not fall silent because many look on."""
+
+LONGEST_PORT = 5
+"""Digits of 65535."""
+
 LEAST_TOKEN = 16
 """Shorter tokens can be guessed."""
 
@@ -65,9 +71,30 @@ def parse_address(text: str) -> Address:
     """
     host, _colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not port.isdecimal() or int(port) > 65535:
+    # int() refuses thousands of digits with an error of its own.
+    if not port.isdecimal() or len(port) > LONGEST_PORT or int(port) > 65535:
         raise UsageError(f"--http '{text}' is not PORT or HOST:PORT, such as 8080 or 0.0.0.0:8080")
     return Address(host or "127.0.0.1", int(port))
+
+
+def check_token(token: str) -> None:
+    """Refuse a token that cannot be used.
+
+    Raises:
+        UsageError: it is too short, or no text that a URL or header could carry.
+    """
+    try:
+        token.encode()
+    except UnicodeEncodeError as error:  # the environment's other bytes come as lone surrogates
+        raise UsageError(
+            f"{TOKEN_VARIABLE} is not UTF-8; set it to plain letters and digits, or leave it out "
+            "and a token is made up"
+        ) from error
+    if len(token) < LEAST_TOKEN:
+        raise UsageError(
+            f"{TOKEN_VARIABLE} must have at least {LEAST_TOKEN} characters: shorter ones can "
+            "be guessed; without it a token is made up"
+        )
 
 
 class VideoServer:
@@ -80,19 +107,16 @@ class VideoServer:
         engine: facts on the engine to show, plain JSON values.
 
     Raises:
-        UsageError: a token that is too short.
+        UsageError: a token that is too short or no text.
         SinkError: the address cannot be listened on.
     """
 
     def __init__(
         self, address: Address, *, token: str | None, style: Style, engine: dict[str, Any]
     ) -> None:
-        if token is not None and len(token) < LEAST_TOKEN:
-            raise UsageError(
-                f"{TOKEN_VARIABLE} must have at least {LEAST_TOKEN} characters: shorter ones can "
-                "be guessed; without it a token is made up"
-            )
-        if token is None and not address.loopback:
+        if token is not None:
+            check_token(token)
+        elif not address.loopback:
             token = secrets.token_urlsafe(24)
         self.token = token
         self.hosts = frozenset({"localhost", "127.0.0.1", "::1", address.host.lower()})
@@ -106,6 +130,7 @@ class VideoServer:
         self._began = perf_counter()
         self.connections: set[socket.socket] = set()
         self.slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self.scrapes = threading.BoundedSemaphore(MAX_SCRAPES)
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         server = type("Server", (Server,), {"address_family": family})
         try:

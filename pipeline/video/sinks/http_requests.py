@@ -52,6 +52,7 @@ class Site(Protocol):
         session: the cookie that the token is traded for.
         channels: the streams' pictures.
         slots: taken by each request while it is answered.
+        scrapes: the same for ``/metrics``: viewers, who stay, leave it room.
         connections: those that are open.
     """
 
@@ -60,6 +61,7 @@ class Site(Protocol):
     session: str
     channels: list[Channel]
     slots: threading.BoundedSemaphore
+    scrapes: threading.BoundedSemaphore
     connections: set[socket.socket]
 
     def metrics(self) -> bytes:
@@ -106,15 +108,18 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a request."""
         site = self.server.site
-        if not site.slots.acquire(blocking=False):
-            self._text(HTTPStatus.SERVICE_UNAVAILABLE, "too many viewers")
+        scraping = urlsplit(self.path).path == "/metrics"
+        slots = site.scrapes if scraping else site.slots
+        if not slots.acquire(blocking=False):
+            who = "scrapes at once" if scraping else "viewers"
+            self._text(HTTPStatus.SERVICE_UNAVAILABLE, f"too many {who}")
             return
         try:
             self._route(site)
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             self.close_connection = True  # the viewer left
         finally:
-            site.slots.release()
+            slots.release()
 
     do_HEAD = do_GET  # noqa: N815  # the base class looks for this name
 

@@ -1,14 +1,14 @@
 """A video file of what was drawn: H.264, each frame at its own time, playable while it grows.
 
 The container carries the source's timestamps, so a variable frame rate and the gaps of a live
-stream stay what they were. Fragments are written as it goes, so even what a killed run leaves
-behind plays; at the end they become an ordinary file.
+stream stay what they were (``timeline`` tells how far). Fragments are written as it goes, so even
+what a killed run leaves behind plays; at the end they become an ordinary file.
 """
 
 from __future__ import annotations
 
 import contextlib
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ import numpy as np
 from pipeline.errors import SinkError, UsageError
 from pipeline.video.frames import Pixels
 from pipeline.video.sinks.base import Shown, TemporaryFile
+from pipeline.video.sinks.timeline import CLOCK, Timeline
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
 ENDINGS: Final = (".mp4", ".mov", ".mkv")
 
-_CLOCK: Final = Fraction(1, 90_000)
-"""The tick of the written timestamps, in seconds: MPEG's own."""
+_LONGEST_FRAME: Final = 6 * 3600 * CLOCK.denominator
+"""Ticks that a frame may last in MP4. FFmpeg's muxer, whose limit is 2^31, gives what comes after a
+longer one a time right behind it, and says so in its log alone. A coarser tick would allow for more
+and make 30 frames a second an uneven rate."""
 
 _FRAGMENT: Final = "1000000"
 """Microseconds of video that a killed run loses at most."""
@@ -46,7 +49,11 @@ class VideoFileSink:
 
     4:2:0 video has even sides, of a macroblock's 16 pixels at least; where a frame has not, its
     last row or column is repeated. Frames of another size than the first are fitted in, aspect
-    kept.
+    kept. In MP4 a frame that lasts for more than six hours is there again every six.
+
+    Args:
+        output: the file.
+        notify: takes lines for the person.
 
     Raises:
         UsageError: another ending.
@@ -55,7 +62,7 @@ class VideoFileSink:
 
     needs_canvas = True
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, notify: Callable[[str], None] = lambda _line: None) -> None:
         if output.suffix.lower() not in ENDINGS:
             raise UsageError(f"'{output}': a video file ends in {', '.join(ENDINGS)}")
         import av  # not before it is needed: it takes a tenth of a second
@@ -66,7 +73,8 @@ class VideoFileSink:
         self._stream: VideoStream | None = None
         self._even: Pixels = np.empty((0, 0, 3), np.uint8)
         self._yuv: Pixels = np.empty((0, 0), np.uint8)
-        self._last = -1
+        self._timeline = Timeline(lambda line: notify(f"'{output}': {line}"))
+        self._holds = output.suffix.lower() != ".mkv"
         self._done = False
 
     def write(self, shown: Shown) -> None:
@@ -77,12 +85,12 @@ class VideoFileSink:
         try:
             if self._stream is None:
                 self._stream = self._open(canvas.shape[0], canvas.shape[1])
+            last, now = self._timeline.last, self._timeline.place(shown.frame.timestamp)
+            if self._holds and last >= 0:
+                for tick in range(last + _LONGEST_FRAME, now, _LONGEST_FRAME):
+                    self._encode(tick)
             cv2.cvtColor(self._fitted(canvas), cv2.COLOR_BGR2YUV_I420, dst=self._yuv)
-            frame = self._av.VideoFrame.from_numpy_buffer(self._yuv, format="yuv420p")
-            # Two frames may not share a time; a source's clock may stand still or step back.
-            frame.pts = self._last = max(self._last + 1, round(shown.frame.timestamp / _CLOCK))
-            frame.time_base = _CLOCK
-            self._mux(frame)
+            self._encode(now)
         except (OSError, self._av.FFmpegError) as error:
             raise self._failed(error) from error
 
@@ -120,14 +128,16 @@ class VideoFileSink:
                 f"for H.264, whose sides have at most {_LONGEST_SIDE} pixels; --labels takes them"
             )
         settings = {"flush_packets": "1"}  # else a killed run leaves a buffer unwritten
-        if self._file.output.suffix.lower() != ".mkv":
+        if self._holds:
             settings |= {"movflags": "hybrid_fragmented", "frag_duration": _FRAGMENT}
-        self._container = self._av.open(str(self._file.path), "w", container_options=settings)
+        # Behind 'file:' a name is never taken for a protocol, whatever colons it has.
+        place = f"file:{self._file.path.absolute()}"
+        self._container = self._av.open(place, "w", container_options=settings)
         coded = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
         stream: Any = self._container.add_stream(coded, rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context
-        context.time_base = stream.time_base = _CLOCK
+        context.time_base = stream.time_base = CLOCK
         context.gop_size = 50
         context.colorspace, context.color_range = _BT601, _STUDIO_RANGE
         context.color_primaries = context.color_trc = _BT601
@@ -141,6 +151,12 @@ class VideoFileSink:
         self._yuv = np.empty((height * 3 // 2, width), np.uint8)
         opened: VideoStream = stream
         return opened
+
+    def _encode(self, tick: int) -> None:
+        """The picture in ``_yuv``, shown from this tick on."""
+        frame = self._av.VideoFrame.from_numpy_buffer(self._yuv, format="yuv420p")
+        frame.pts, frame.time_base = tick, CLOCK
+        self._mux(frame)
 
     def _mux(self, frame: Any) -> None:
         if self._container is not None and self._stream is not None:

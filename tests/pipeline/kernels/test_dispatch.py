@@ -112,7 +112,7 @@ def test_a_cache_that_cannot_be_used_costs_a_warning_only(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("threads", ["0", "65", "-1", "two", "1.5"])
+@pytest.mark.parametrize("threads", ["0", "65", "-1", "two", "1.5", "9" * 5000])
 def test_a_number_of_threads_that_is_none(threads: str) -> None:
     done = python("-m", "pipeline.kernels", REPMLP_EDGE_KERNEL_THREADS=threads)
     assert done.returncode == 2

@@ -91,16 +91,20 @@ def damage(path: Path, out: Path, *, start: float, end: float, seed: int = 0) ->
 
 
 def rotate_header(path: Path, degrees: int) -> Path:
-    """Write a rotation into an mp4's track header, as phones do (ISO/IEC 14496-12, 8.3.2).
+    """Write a rotation into an mp4's track header, as phones do."""
+    return turn_header(path, {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees])
+
+
+def turn_header(path: Path, axes: tuple[int, int, int, int]) -> Path:
+    """Write a display matrix into an mp4's track header (ISO/IEC 14496-12, 8.3.2).
 
     The matrix {a, b, u, c, d, v, x, y, w} begins 40 bytes into the version 0 box's payload;
-    a, b, c, d are 16.16 fixed point.
+    a, b, c, d are 16.16 fixed point. ``axes`` are these four, as whole numbers.
     """
-    one = 0x10000
-    matrix = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one), 270: (0, -one, one, 0)}[degrees]
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 4 + 40
-    for value, offset in zip(matrix, (0, 4, 12, 16), strict=True):
-        data[start + offset : start + offset + 4] = (value & 0xFFFFFFFF).to_bytes(4, "big")
+    for value, offset in zip(axes, (0, 4, 12, 16), strict=True):
+        fixed = value * 0x10000 & 0xFFFFFFFF
+        data[start + offset : start + offset + 4] = fixed.to_bytes(4, "big")
     path.write_bytes(data)
     return path

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.tiles import plan_tiles
+from pipeline.video.checks import check_request
 from pipeline.video.names import display_names, file_names, printable
 from pipeline.video.session import Request, Session
 from pipeline.video.source import SourceSpec, parse_source
@@ -65,6 +66,24 @@ def test_pictures_may_not_be_where_labels_or_snapshots_go(tmp_path: Path) -> Non
     assert "--snapshots" in refused(Request(sources, snapshots=folder, window=True))
     with Session(ColourEngine(HEIGHT, WIDTH), Request(sources, labels=tmp_path / "l")) as session:
         assert session.run()["frames"] == 2
+
+
+@pytest.mark.parametrize("labels", ["same.mp4", "x/../same.mp4", "same.mp4/in/it", "link/same.mp4"])
+def test_labels_may_not_be_where_the_output_goes(tmp_path: Path, labels: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    sources = [parse_source("streets")]
+    output, folder = tmp_path / "same.mp4", tmp_path / labels
+    message = refused(Request(sources, output=output, labels=folder))
+    assert message.startswith(f"--labels '{folder}' cannot be a directory where --output")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_labels_of_several_streams_may_not_be_where_an_output_goes(tmp_path: Path) -> None:
+    named = [SourceSpec("streets", "0", name) for name in ("a.mp4", "b")]
+    output = tmp_path / "x.mp4"
+    labels = tmp_path / "x-a.mp4.mp4"  # what the first one's output is called
+    assert f"where --output '{labels}'" in refused(Request(named, output=output, labels=labels))
+    check_request(Request(named, output=output, labels=tmp_path))
 
 
 def test_snapshots_need_a_directory_from_the_start(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ import pytest
 from rich.console import Console
 
 from pipeline import console
+from pipeline.video.sinks.base import TOKEN_VARIABLE
 from tests.pipeline.video.clips import read_clip, write_clip
 from tests.pipeline.video.fakes import wait_until
 from tests.pipeline.video.test_command import FAKE, ROOT, call, environment, run, start
+from tests.pipeline.video.test_http import ANYWHERE
 
 
 def refusal(*arguments: object, **environment: str) -> str:
@@ -53,6 +55,16 @@ def test_one_file_twice_is_two_streams_with_a_name_each(tmp_path: Path) -> None:
     done = run(clip, clip, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["source"] == [str(clip), f"{clip} #2"]
+
+
+def test_clock_that_leaps_by_years_is_told_and_the_frames_are_there(tmp_path: Path) -> None:
+    years = 56 * 365 * 24 * 3600.0
+    clip = write_clip(tmp_path / "clip.mkv", 4, times=[0.0, 0.04, years, years + 0.04])
+    out = tmp_path / "out.mkv"
+    done = run(clip, "--output", out)
+    assert done.returncode == 0, done.stderr
+    assert "clock leaps ahead by 20440 days" in " ".join(done.stderr.split())
+    assert len(read_clip(out)) == 4
 
 
 @pytest.mark.parametrize("height", [1, 70_000])
@@ -151,6 +163,16 @@ def test_address_with_letters_in_brackets_is_printed_whole(
     clip = write_clip(tmp_path / "clip.mp4", 2)
     assert call([str(clip), "--http", "127.0.0.1:0"], monkeypatch) == 0
     assert f"showing at {address}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("token", "words"), [(b"\xff" * 20, "is not UTF-8"), (b"short", "at least 16 characters")]
+)
+def test_token_that_cannot_be_is_one_line(tmp_path: Path, token: bytes, words: str) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 2)
+    line = refusal(clip, "--http", f"{ANYWHERE}:0", **{TOKEN_VARIABLE: os.fsdecode(token)})
+    assert f"{TOKEN_VARIABLE} " in line
+    assert words in line
 
 
 def test_no_memory_is_one_line(

@@ -268,9 +268,21 @@ def test_too_many_viewers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
                 parts(viewer.getresponse(), 1)
                 viewers.append(viewer)
             assert ask(server, "/")[0] == 503
+            assert ask(server, "/metrics")[0] == 200, "viewers do not crowd out Prometheus"
             for viewer in viewers:
                 viewer.close()
             assert wait_until(lambda: ask(server, "/")[0] == 200)
+
+
+def test_scrapes_have_a_bound_of_their_own() -> None:
+    with serve() as server:
+        for _ in range(http_sink.MAX_SCRAPES):
+            assert server.scrapes.acquire(blocking=False)
+        assert ask(server, "/metrics?x=1")[0] == 503
+        assert ask(server, "/")[0] == 200
+        server.scrapes.release()
+        for _ in range(3):  # each gives it back, though perhaps after its answer is read
+            assert wait_until(lambda: ask(server, "/metrics")[0] == 200)
 
 
 def test_port_in_use_is_one_line() -> None:
@@ -307,7 +319,7 @@ def test_addresses(text: str, host: str, port: int, loopback: bool) -> None:
     assert (address.host, address.port, address.loopback) == (host, port, loopback)
 
 
-@pytest.mark.parametrize("text", ["", "http", "host:", "1:2:x", "70000", "-1"])
+@pytest.mark.parametrize("text", ["", "http", "host:", "1:2:x", "70000", "-1", "9" * 5000])
 def test_addresses_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match="--http"):
         parse_address(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 
 import pytest
 
@@ -51,6 +52,13 @@ def test_beyond_loopback_a_token_is_made_up_where_none_is_given() -> None:
 def test_short_token_is_refused() -> None:
     with pytest.raises(UsageError, match="REPMLP_EDGE_HTTP_TOKEN must have at least 16"):
         VideoServer(Address("127.0.0.1", 0), token=TOKEN[:15], style=Style(), engine={})
+
+
+def test_token_that_is_no_text_is_refused() -> None:
+    """Bytes of the environment that are no UTF-8 come as lone surrogates, which no URL takes."""
+    token = TOKEN + os.fsdecode(b"\xff")
+    with pytest.raises(UsageError, match="REPMLP_EDGE_HTTP_TOKEN is not UTF-8"):
+        VideoServer(Address("127.0.0.1", 0), token=token, style=Style(), engine={})
 
 
 def test_other_names_for_loopback_are_refused() -> None:

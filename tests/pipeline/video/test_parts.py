@@ -91,6 +91,7 @@ def test_rate_follows_and_forgets() -> None:
         ("10,20,30,40", Region(10, 20, 30, 40)),
         ("0,40%,100%,60%", Region(0, 40, 200, 60)),
         ("150,50,999,999", Region(150, 50, 50, 50)),
+        (f"0,0,999999999,33.{'3' * 400}%", Region(0, 0, 200, 33)),
         (" 12.5% , 0, 1 ,1 ", Region(25, 0, 1, 1)),
     ],
 )
@@ -98,7 +99,11 @@ def test_regions(text: str, expected: Region) -> None:
     assert parse_roi(text).resolve(100, 200) == expected
 
 
-@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "-1,0,5,5", "1;2;3;4"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "-1,0,5,5", "1;2;3;4", f"0,0,{'9' * 400},5",
+     f"0,{'9' * 400}%,5,5"],
+)  # fmt: skip
 def test_regions_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match="--roi"):
         parse_roi(text)

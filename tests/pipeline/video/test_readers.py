@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import SourceError, UsageError
+from pipeline.video.readers import ffmpeg
 from pipeline.video.source import Reader, SourceOptions, open_reader, parse_source
 from pipeline.video.urls import redact
 from tests.pipeline.video.clips import (
@@ -19,6 +22,7 @@ from tests.pipeline.video.clips import (
     number_of,
     numbered,
     rotate_header,
+    turn_header,
     write_clip,
 )
 
@@ -82,6 +86,28 @@ def test_rotation_metadata_is_honoured(tmp_path: Path, degrees: int) -> None:
     found = read_all(open_path(path))
     assert found[0][1].shape == expected.shape
     assert np.abs(found[0][1].astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0),
+     (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)],
+)  # fmt: skip
+def test_every_display_matrix_of_right_angles_is_the_standards_formula(
+    tmp_path: Path, axes: tuple[int, int, int, int]
+) -> None:
+    """A point (x, y) is shown at (ax + cy, bx + dy): ISO/IEC 14496-12, 6.2.2. OpenCV is no oracle
+    for mirrors, which it takes for turns."""
+    plain = write_clip(tmp_path / "plain.mp4", 1)
+    stored = read_all(open_path(plain))[0][1]
+    a, b, c, d = axes
+    rows, columns = np.mgrid[: stored.shape[0], : stored.shape[1]]
+    across, down = a * columns + c * rows, b * columns + d * rows
+    across, down = across - across.min(), down - down.min()
+    expected = np.zeros((down.max() + 1, across.max() + 1, 3), np.uint8)
+    expected[down, across] = stored
+    (found,) = read_all(open_path(turn_header(plain, axes)))
+    np.testing.assert_array_equal(found[1], expected)
 
 
 @pytest.mark.parametrize("ending", ["mp4", "ts", "mkv", "avi"])
@@ -176,6 +202,33 @@ def test_what_is_no_video_is_one_clear_line(
     assert capfd.readouterr().err == "", "FFmpeg keeps quiet"
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"), [("large.mp4", "libx264"), ("large.mkv", "ffv1"), ("large.avi", "mpeg4")]
+)
+def test_video_of_too_many_pixels_is_told_the_limit(
+    tmp_path: Path, name: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ffmpeg, "MAX_PIXELS", 100 * 100)  # rather than encode 64 megapixels
+    path = write_clip(tmp_path / name, 2, codec=codec)
+    with pytest.raises(SourceError, match=r"more than (the )?\d+ megapixels"):
+        open_path(path)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_address_that_cannot_be_connected_to_is_not_called_a_video(scheme: str) -> None:
+    """A link-local address without its interface: the kernel answers EINVAL."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            answer = probe.connect_ex(("fe80::a:1", 9))
+    except OSError:
+        answer = errno.EAFNOSUPPORT
+    if answer != errno.EINVAL:
+        pytest.skip(f"IPv6 answers {errno.errorcode[answer]} here")
+    with pytest.raises(SourceError, match="cannot be connected to") as caught:
+        open_reader(parse_source(f"{scheme}://[fe80::a:1]:9/x"), SourceOptions(open_timeout=2))
+    assert "damaged" not in str(caught.value)
+
+
 def test_one_frame_file(tmp_path: Path) -> None:
     found = read_all(open_path(write_clip(tmp_path / "one.mp4", 1)))
     assert [number_of(picture) for _time, picture in found] == [0]
@@ -198,6 +251,15 @@ def test_directory_of_pictures_in_natural_order_and_one_damaged(tmp_path: Path) 
     found = read_all(reader)
     assert [number_of(picture) for _time, picture in found] == [1, 2, 10, 11]
     assert reader.decode_errors == 1
+
+
+def test_pictures_with_superscripts_in_their_names_are_in_order(tmp_path: Path) -> None:
+    """A superscript is a digit to ``str.isdigit``, and yet no number to ``int``."""
+    names = ("1\u00b22.png", "1\u00b210.png", "3.png", "\u00b25.png")
+    for number, name in enumerate(names):
+        cv2.imwrite(str(tmp_path / name), numbered(number))
+    found = read_all(open_path(tmp_path))
+    assert [number_of(picture) for _time, picture in found] == [0, 1, 2, 3]
 
 
 def test_streets_are_deterministic_and_move() -> None:

@@ -51,6 +51,18 @@ def test_file_appears_only_when_it_is_whole(tmp_path: Path, ending: str) -> None
     assert [number_of(picture) for _time, picture in read_clip(out)] == list(range(20))
 
 
+@pytest.mark.parametrize("name", ["2026-11-27T10:00:00.mp4", "tcp:x.mov", "-a:b.mkv"])
+def test_colon_in_the_name_is_no_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sink = VideoFileSink(Path(name))
+    sink.write(shown(0))
+    assert sink.close() == name
+    assert names(tmp_path) == [name]
+    assert len(read_clip(tmp_path / name)) == 1
+
+
 def test_existing_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     out.write_bytes(b"the old one")
@@ -75,6 +87,65 @@ def test_clock_that_stands_still_or_steps_back_still_plays(tmp_path: Path) -> No
     times = [time for time, _picture in read_clip(out)]
     assert len(times) == 5
     assert (np.diff(times) > 0).all()
+
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+def written(out: Path, times: list[float]) -> tuple[list[tuple[float, int]], list[str]]:
+    """(time, number) of what a file of frames at these times holds, and what was told."""
+    told: list[str] = []
+    sink = VideoFileSink(out, told.append)
+    for number, time in enumerate(times):
+        sink.write(shown(number, time))
+    sink.close()
+    return [(time, number_of(picture)) for time, picture in read_clip(out)], told
+
+
+@pytest.mark.parametrize("gap", [6 * HOUR, 7 * HOUR, 14 * HOUR, 25 * DAY])
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv"])
+def test_gap_of_any_length_stays_what_it_was(tmp_path: Path, ending: str, gap: float) -> None:
+    """2^31 ticks are 6.6 hours: what came after them used to play within microseconds."""
+    times = [0.0, 0.04, 0.08, *(gap + step / 25 for step in range(4)), 2 * gap, 2 * gap + 0.04]
+    found, told = written(tmp_path / f"out{ending}", times)
+    first = [pair for before, pair in zip([(0.0, -1), *found], found, strict=False)
+             if pair[1] != before[1]]  # fmt: skip
+    assert [number for _time, number in first] == list(range(len(times)))
+    np.testing.assert_allclose([time for time, _number in first], times, rtol=0, atol=6e-4)
+    assert told == []
+    if ending == ".mkv":
+        assert len(found) == len(times)
+    else:
+        assert np.diff([time for time, _number in found]).max() <= 6 * HOUR + 1e-3
+
+
+def test_usual_frame_rates_are_exact_in_mp4(tmp_path: Path) -> None:
+    found, _told = written(tmp_path / "out.mp4", [number / 30 for number in range(31)])
+    np.testing.assert_allclose(np.diff([time for time, _ in found]), 1 / 30, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("leap", [56 * 365 * DAY, 2.0**58])
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_clock_that_leaps_is_cut_short_and_told_once(
+    tmp_path: Path, ending: str, leap: float
+) -> None:
+    """Times that no format can hold were a traceback."""
+    found, told = written(tmp_path / f"out{ending}", [0.0, 0.04, leap, 2 * leap, 3 * leap])
+    seen = dict(reversed([(number, time) for time, number in found]))
+    times = [0.0, 0.04, *(0.04 + days * DAY for days in (30, 60, 90))]
+    np.testing.assert_allclose([seen[number] for number in range(5)], times, rtol=0, atol=2e-3)
+    (line,) = told
+    assert line.startswith(f"'{tmp_path / f'out{ending}'}': the source's clock leaps ahead by ")
+    assert "the file has 30 days there" in line
+
+
+def test_clock_that_is_set_back_goes_on_at_its_pace(tmp_path: Path) -> None:
+    """Until the clock was where it had been, frames used to be a tick apart."""
+    times = [10.0, 10.04, 10.08, *(step / 25 for step in range(5)), 3.0]
+    found, _told = written(tmp_path / "out.mp4", times)
+    expected = [*[0.04] * 7, 2.84]
+    np.testing.assert_allclose(np.diff([time for time, _ in found]), expected, rtol=0, atol=1e-4)
 
 
 def test_buffer_is_not_overwritten_while_the_encoder_needs_it(tmp_path: Path) -> None:
@@ -118,10 +189,12 @@ def test_leftovers_of_killed_runs_go_and_those_of_living_ones_stay(tmp_path: Pat
     (tmp_path / f".out.{dead.pid}.partial.mp4").touch()
     (tmp_path / f".out.{os.getppid()}.partial.mp4").touch()
     (tmp_path / f".other.{dead.pid}.partial.mp4").touch()
+    (tmp_path / f".out.{'9' * 30}.partial.mp4").touch()  # somebody's own; was an OverflowError
     TemporaryFile(tmp_path / "out.mp4")
-    assert names(tmp_path) == [
-        f".other.{dead.pid}.partial.mp4", f".out.{os.getppid()}.partial.mp4"
-    ]  # fmt: skip
+    assert set(names(tmp_path)) == {
+        f".other.{dead.pid}.partial.mp4", f".out.{os.getppid()}.partial.mp4",
+        f".out.{'9' * 30}.partial.mp4",
+    }  # fmt: skip
 
 
 _WRITE = """
