@@ -127,25 +127,26 @@ class VideoFileSink:
                 f"'{self._file.output}': frames of {height}x{width} (height x width) are too large "
                 f"for H.264, whose sides have at most {_LONGEST_SIDE} pixels; --labels takes them"
             )
+        if "libx264" not in self._av.codecs_available:
+            raise SinkError(
+                f"'{self._file.output}': this FFmpeg cannot write H.264 (libx264)",
+                hint="install PyAV's own wheel, which can; --labels and --http work without it",
+            )
         settings = {"flush_packets": "1"}  # else a killed run leaves a buffer unwritten
         if self._holds:
             settings |= {"movflags": "hybrid_fragmented", "frag_duration": _FRAGMENT}
         # Behind 'file:' a name is never taken for a protocol, whatever colons it has.
         place = f"file:{self._file.path.absolute()}"
         self._container = self._av.open(place, "w", container_options=settings)
-        coded = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
-        stream: Any = self._container.add_stream(coded, rate=25)
+        stream: Any = self._container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         context = stream.codec_context
         context.time_base = stream.time_base = CLOCK
         context.gop_size = 50
         context.colorspace, context.color_range = _BT601, _STUDIO_RANGE
         context.color_primaries = context.color_trc = _BT601
-        if coded == "libx264":
-            # The engine needs the processor more than the file needs to be small.
-            context.options = {"preset": "ultrafast", "crf": "23"}
-        else:
-            context.bit_rate = 6 * height * width
+        # The engine needs the processor more than the file needs to be small.
+        context.options = {"preset": "ultrafast", "crf": "23"}
         context.thread_count = 1 if height * width <= _ONE_THREAD_PIXELS else 0
         self._even = np.empty((height, width, 3), np.uint8)
         self._yuv = np.empty((height * 3 // 2, width), np.uint8)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from time import sleep
 
+import av
 import numpy as np
 import pytest
 
@@ -284,3 +285,12 @@ def test_size_written_is_the_size_shown(tmp_path: Path) -> None:
     assert sink.close() == str(tmp_path / "labels")
     assert names(tmp_path / "labels") == ["frame_000003_labelIds.png"]
     assert shown(3).segmentation.labels.shape == (HEIGHT, WIDTH)
+
+
+def test_an_ffmpeg_without_h264_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av, "codecs_available", frozenset({"mpeg4"}))
+    sink = VideoFileSink(tmp_path / "out.mp4")
+    with pytest.raises(SinkError, match="cannot write H.264"):
+        sink.write(shown(0))
+    sink.discard()
+    assert names(tmp_path) == []
