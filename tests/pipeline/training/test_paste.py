@@ -77,7 +77,7 @@ def test_a_donor_without_such_things_changes_nothing() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_poles_are_drawn_where_they_are_labelled_and_stand_behind_who_is_nearer(seed: int) -> None:
+def test_poles_are_drawn_where_they_are_labelled(seed: int) -> None:
     height, width = 120, 160
     image, labels = scene(128, ROAD, height, width)
     labels[:, : width // 2] = PERSON
@@ -94,6 +94,23 @@ def test_poles_are_drawn_where_they_are_labelled_and_stand_behind_who_is_nearer(
     assert not pole.any() or cv2.dilate(drawn, near)[pole].mean() > 0.95
     far = cv2.dilate(pole.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     assert drawn[far].mean() < 0.01  # one thinner than half a pixel has no label
+
+
+def test_three_poles_of_five_stand_behind_who_is_nearer() -> None:
+    height, width = 120, 160
+    image, labels = scene(128, ROAD, height, width)
+    labels[:, ::2] = PERSON  # every pole that is wide enough to be labelled meets some
+    met = hidden = 0
+    for seed in range(400):
+        got, truth = draw_poles(image, labels, np.random.default_rng(seed), most=1)
+        if not (truth == POLE)[labels == ROAD].any():
+            continue
+        met += 1
+        if not (truth == POLE)[labels == PERSON].any():
+            hidden += 1
+            assert (got[labels == PERSON] == 128).all()
+    assert met > 100
+    assert 0.5 < hidden / met < 0.7
 
 
 def test_poles_are_as_thick_as_asked() -> None:

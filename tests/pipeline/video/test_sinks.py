@@ -290,7 +290,7 @@ def test_size_written_is_the_size_shown(tmp_path: Path) -> None:
 def test_an_ffmpeg_without_h264_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(av, "codecs_available", frozenset({"mpeg4"}))
     sink = VideoFileSink(tmp_path / "out.mp4")
-    with pytest.raises(SinkError, match="cannot write H.264"):
+    with pytest.raises(SinkError, match=r"cannot write H\.264"):
         sink.write(shown(0))
     sink.discard()
     assert names(tmp_path) == []
