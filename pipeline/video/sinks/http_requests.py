@@ -160,7 +160,9 @@ class Handler(BaseHTTPRequestHandler):
             })  # fmt: skip
             return False
         scheme, _space, bearer = self.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and _same(bearer.strip(), site.token):
+        # http.server reads headers as Latin-1, whatever bytes were sent.
+        bearer = bearer.strip().encode("latin-1", "replace").decode(errors="replace")
+        if scheme.lower() == "bearer" and _same(bearer, site.token):
             return True
         if _same(_cookie(self.headers.get("Cookie", "")), site.session):
             return True

@@ -40,6 +40,14 @@ def test_token_opens_and_is_traded_for_a_cookie() -> None:
         assert ask(server, "/", {"Cookie": cookie.partition(";")[0]})[0] == 200
 
 
+def test_a_token_may_hold_any_characters() -> None:
+    token = "gehört-nur-uns-日本"
+    with serve(ANYWHERE, token) as server:
+        sent = f"Bearer {token}".encode().decode("latin-1")  # as curl sends it
+        assert ask(server, "/status.json", {"Authorization": sent})[0] == 200
+        assert ask(server, "/status.json", {"Authorization": sent[:-1]})[0] == 401
+
+
 def test_beyond_loopback_a_token_is_made_up_where_none_is_given() -> None:
     with serve(ANYWHERE) as server:
         assert server.token is not None
