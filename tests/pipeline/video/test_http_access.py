@@ -41,7 +41,7 @@ def test_token_opens_and_is_traded_for_a_cookie() -> None:
 
 
 def test_a_token_may_hold_any_characters() -> None:
-    token = "gehört-nur-uns-日本"
+    token = "gehört-nur-uns-日本"  # noqa: S105  nobody's
     with serve(ANYWHERE, token) as server:
         sent = f"Bearer {token}".encode().decode("latin-1")  # as curl sends it
         assert ask(server, "/status.json", {"Authorization": sent})[0] == 200
