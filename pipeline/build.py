@@ -204,7 +204,7 @@ class _Build:
         """The float graph at that (height, width)."""
         config = ExportConfig(
             batch=self.options.batch, height=shape[0], width=shape[1],
-            opset=self.options.opset, frames=checking.sha256,
+            opset=self.options.opset, frames=checking.sha256, convolve=self.options.convolve,
         )  # fmt: skip
         stage = ExportStage(config, self.store, checking, self.told)
         return stage.run(deploy, checkpoint)
@@ -275,7 +275,7 @@ class _Build:
             config = ChooseConfig(
                 preset=preset, batch=options.batch, height=options.shape[0],
                 width=options.shape[1], opset=options.opset, settings=settings.as_json(),
-                frames=frames.sha256,
+                frames=frames.sha256, convolve=options.convolve,
                 made_by={stage.name: stage.version for stage in (ExportStage, QuantizeStage)},
             )  # fmt: skip
             plan = [ChooseStage(config, settings, self.store, frames, self.told).run(checkpoint)]

@@ -149,6 +149,11 @@ class BuildOptions:
     tune: TunePace | None = None
     replace_other: bool = True
 
+    @property
+    def convolve(self) -> bool:
+        """Whether FC3 is a convolution in the graph: for CPUs that seven bits are for as well."""
+        return "int8" in self.precision and self.settings.overflow_fix
+
     def __post_init__(self) -> None:
         for option, value, choices in (
             ("--backend", self.backend, BACKENDS),

@@ -1,4 +1,11 @@
-"""FC3 of a RepMLP block -> ONNX nodes: a matrix product over the positions of each patch."""
+"""FC3 of a RepMLP block -> ONNX nodes: a matrix product over the positions of each patch.
+
+Spelled as a product, or as the same thing in other words: a 1x1 convolution whose channels are the
+positions and whose pixels are the channels. OpenVINO's int8 products have no kernel of their own on
+CPUs without VNNI and take two to three times as long there as its convolutions. Only where all
+channels share one matrix: several would be a grouped convolution, whose weights nncf leaves eight
+bits, of which sums overflow on those very CPUs.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +45,8 @@ def lower_fc3(
     """
     sets, area, _inner = matrix.shape
     groups = channels // sets
+    if g.convolve and sets == 1:
+        return _convolved(g, matrix[0], bias[0], channels, x, p, name)
     bias = uneven(bias)
     # ONNX multiplies rows by (in, out).
     matrix = matrix.swapaxes(1, 2)
@@ -51,4 +60,16 @@ def lower_fc3(
         x = g.op("MatMul", [x, g.const(f"{name}.weight", matrix)], name)
         x = g.op("Add", [x, g.const(f"{name}.bias", bias[:, None])], f"{name}.biased")
         x = g.transpose(x, (1, 0, 2), f"{name}.channels")
+    return g.reshape(x, (p.count, channels, area), f"{name}.patches")
+
+
+def _convolved(
+    g: GraphWriter, matrix: Array, bias: Array, channels: int, x: str, p: Patches, name: str
+) -> str:
+    """(P, C, h, w) -> (P, C, h*w) by the convolution of one share-set's matrix (out, in)."""
+    area = len(matrix)
+    x = g.reshape(x, (p.count, channels, area, 1), f"{name}.sets")
+    x = g.transpose(x, (0, 2, 1, 3), f"{name}.rows")
+    x = g.conv(x, matrix[:, :, None, None], bias, name)
+    x = g.transpose(x, (0, 2, 1, 3), f"{name}.channels")
     return g.reshape(x, (p.count, channels, area), f"{name}.patches")

@@ -18,10 +18,14 @@ class GraphWriter:
     """Collects nodes and initializers. Every method returns the name of the tensor it made.
 
     Node names are unique; a node's first output is called like the node.
+
+    Attributes:
+        opset: of the graph.
+        convolve: whether FC3 is spelled as a convolution, see ``fc3.py``.
     """
 
-    def __init__(self, opset: int) -> None:
-        self.opset = opset
+    def __init__(self, opset: int, *, convolve: bool = False) -> None:
+        self.opset, self.convolve = opset, convolve
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self._names: set[str] = set()

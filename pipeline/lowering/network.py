@@ -60,7 +60,7 @@ INPUT, OUTPUT = "frames", "logits"
 
 def lower(
     model: Segmenter, *, batch: int, height: int, width: int, opset: int, metadata: dict[str, str],
-    apart: bool = False,
+    apart: bool = False, convolve: bool = False,
 ) -> onnx.ModelProto:  # fmt: skip
     """The network at a fixed shape, from uint8 BGR frames (N, H, W, 3) to float32 logits.
 
@@ -72,6 +72,7 @@ def lower(
         opset: 17 to 19.
         metadata: strings kept in the model.
         apart: take blocks in training form too, their branches apart: for study.
+        convolve: spell FC3 as a convolution, for CPUs without VNNI: see ``fc3.py``.
 
     Returns:
         A checked model: ``frames`` uint8 (N, H, W, 3) -> ``logits`` float32 (N, classes, H/4, W/4).
@@ -86,7 +87,7 @@ def lower(
     for name, block in model.backbone.repmlp_blocks():
         if not (block.deploy or apart):
             raise ModelError(f"{name} is in train form: inject locality first")
-    writer = GraphWriter(opset)
+    writer = GraphWriter(opset, convolve=convolve)
     levels = _backbone(writer, model, batch, height, width)
     shape = [batch, model.head.classes, height // 4, width // 4]
     writer.op("Identity", [lower_head(writer, model.head, levels)], OUTPUT)

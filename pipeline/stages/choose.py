@@ -56,9 +56,9 @@ Stack = npt.NDArray[np.uint8]
 
 
 class ChooseConfig(StageConfig):
-    """Preset where the checkpoint does not say it, the engine's shape, how ranges are found, and
-    the hash of the frames that calibrate and judge. ``made_by``: versions of the stages whose work
-    it does itself, since the plan is only as new as they are."""
+    """Preset where the checkpoint does not say it, the engine's shape, how ranges are found, FC3's
+    spelling, and the hash of the frames that calibrate and judge. ``made_by``: versions of the
+    stages whose work it does itself, since the plan is only as new as they are."""
 
     preset: str | None
     batch: int
@@ -68,6 +68,7 @@ class ChooseConfig(StageConfig):
     settings: dict[str, Any]
     frames: str
     made_by: dict[str, int]
+    convolve: bool = False
     check_frames: int = 8
 
 
@@ -181,7 +182,7 @@ class ChooseStage(Stage):
         for form in ("full", "split"):
             graph = lower(
                 inject_locality(model, form).model, batch=config.batch, height=config.height,
-                width=config.width, opset=config.opset, metadata={},
+                width=config.width, opset=config.opset, metadata={}, convolve=config.convolve,
             )  # fmt: skip
             if not stacks:
                 cost = sum(multiply_adds(graph).values())

@@ -31,13 +31,15 @@ NOISE, MOST = 4.0, 1e-2
 
 
 class ExportConfig(StageConfig):
-    """Shape and opset of the graph; ``frames`` is the hash of the frames that check it."""
+    """Shape and opset of the graph; ``frames`` is the hash of the frames that check it;
+    ``convolve`` is FC3's spelling, see ``lower``."""
 
     batch: int
     height: int
     width: int
     opset: int
     frames: str
+    convolve: bool = False
     tolerance: float = TOLERANCE
 
 
@@ -67,7 +69,7 @@ class ExportStage(Stage):
         graph = lower(
             model, batch=config.batch, height=config.height, width=config.width,
             opset=config.opset, metadata={"preset": preset.name, "checkpoint": source.sha256},
-            apart=deploy.facts["form"] == "train",
+            apart=deploy.facts["form"] == "train", convolve=config.convolve,
         )  # fmt: skip
         path = folder / "model.onnx"
         onnx.save(graph, path)

@@ -28,12 +28,13 @@ def frames(batch: int, height: int, width: int) -> np.ndarray:
 
 
 def difference(
-    model: Segmenter, form: str, batch: int, height: int, width: int, folder: Path, opset: int = 17
-) -> float:
+    model: Segmenter, form: str, batch: int, height: int, width: int, folder: Path, opset: int = 17,
+    *, convolve: bool = False,
+) -> float:  # fmt: skip
     """Largest |graph - torch| over largest |torch|, from the training form to the lowered one."""
     graph = lower(
         inject_locality(model, form).model, batch=batch, height=height, width=width, opset=opset,
-        metadata={},
+        metadata={}, convolve=convolve,
     )  # fmt: skip
     onnx.save(graph, folder / "m.onnx")
     x = frames(batch, height, width)
@@ -51,6 +52,23 @@ def test_the_graph_is_the_network(
     tmp_path: Path, form: str, batch: int, height: int, width: int
 ) -> None:
     assert difference(tiny_segmenter(), form, batch, height, width, tmp_path) < 1e-5
+
+
+@pytest.mark.parametrize("form", ["full", "split"])
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 32, 32), (1, 64, 96), (2, 96, 64)])
+def test_the_graph_for_cpus_without_vnni_is_the_network_too(
+    tmp_path: Path, form: str, batch: int, height: int, width: int
+) -> None:
+    model = tiny_segmenter()
+    assert difference(model, form, batch, height, width, tmp_path, convolve=True) < 1e-5
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    kinds = {
+        name: [node.op_type for node in graph.node if node.name == f"{name}.fc3"]
+        for name, _block in model.backbone.repmlp_blocks()
+    }
+    sets = {name: block.sets for name, block in model.backbone.repmlp_blocks()}
+    assert kinds == {n: ["Conv" if sets[n] == 1 else "MatMul"] for n in kinds}
+    assert {1} < set(sets.values())
 
 
 @pytest.mark.parametrize("opset", [17, 18, 19])
