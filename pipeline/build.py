@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from models.segmenter import find_preset
 from pipeline.artifact import Artifact
 from pipeline.build_command import rebuild_command
 from pipeline.build_engines import agreements, choose_flavour, open_built
-from pipeline.build_inputs import engine_name, find_checkpoint, open_dataset
+from pipeline.build_inputs import engine_name, find_checkpoint, label_of, open_dataset
 from pipeline.build_options import (
     DEFAULT_SHAPE,
     BuildOptions,
@@ -36,7 +36,7 @@ from pipeline.build_result import BuildResult, BuiltEngine
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import SinkError
 from pipeline.gate import SPLIT, Competitor, Outcome, hold
-from pipeline.publish import made_otherwise, prepare, publish, withdraw
+from pipeline.publish import made_otherwise, output_folder, publish, withdraw
 from pipeline.report.frames import CheckedFrames, check_frames
 from pipeline.stage import Notify, StageEvent
 from pipeline.stages.build_openvino import BuildOpenVINOConfig, BuildOpenVINOStage
@@ -90,15 +90,10 @@ def build(options: BuildOptions, progress: Progress | None = None) -> BuildResul
         MissingDependencyError, EngineError: a back end is not here or refuses.
         CheckFailedError: a stage's output is not what its input says it must be.
     """
-    made = prepare(options.output)
     try:
-        return _Build(options, progress or Progress()).run()
-    except Exception as error:
-        if made:
-            with suppress(OSError):  # there is something in it
-                options.output.rmdir()
-        if not isinstance(error, OSError):
-            raise
+        with output_folder(options.output):
+            return _Build(options, progress or Progress()).run()
+    except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
         raise SinkError(
@@ -141,7 +136,7 @@ class _Build:
             if options.calibration_shape not in (None, options.shape):
                 small = self.export(deploy, checkpoint, options.calibration_shape, checking)
             quantized = self.quantize(small, graph, calibrating)
-        name = engine_name(options, preset, checkpoint.path)
+        name = engine_name(options, preset, label_of(checkpoint))
         built, outcomes = self.held(quantized or graph, graph, checking, flavour, scoring)
         searched: dict[str, Any] | None = None
         failed = [backend for backend, found in outcomes.items() if not found.verdict.passed]

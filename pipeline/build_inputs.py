@@ -73,13 +73,17 @@ def find_checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]
     if given is not None:
         _model, preset, _report = load_segmenter(given, options.preset)
         named = preset.name
-    return checkpoint_artifact(path, _weights_name(options, named, path)), named
+    return checkpoint_artifact(path, weights_name(options, named, path)), named
 
 
-def engine_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
-    """What an engine's files are called. Weights that are not shipped are named too."""
+def label_of(checkpoint: Artifact) -> str:
+    """What the weights are called; empty for shipped ones."""
+    return str(checkpoint.manifest.provenance["checkpoint"]["label"])
+
+
+def engine_name(options: BuildOptions, preset: str, label: str) -> str:
+    """What an engine's files are called. Weights that are not shipped are named too: ``label``."""
     height, width = options.shape
-    label = _weights_name(options, preset, checkpoint)
     weights = f"-{label}" if label else ""
     batch = f"-b{options.batch}" if options.batch > 1 else ""
     # Never in the place of an engine that is meant to be used.
@@ -87,8 +91,8 @@ def engine_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
     return f"{preset}{weights}{form}-{options.precision}-{height}x{width}{batch}"
 
 
-def _weights_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
-    """Empty for shipped weights, however their file is called."""
+def weights_name(options: BuildOptions, preset: str, checkpoint: Path) -> str:
+    """What a checkpoint's weights are called; empty for shipped ones, however their file is."""
     if options.random_weights:
         return "random"
     if is_shipped(checkpoint):

@@ -133,7 +133,10 @@ def _one_line(error: Exception) -> str | None:
         # NumPy says what it wanted; Python's own says nothing.
         return f"there is not enough memory: {error}" if str(error) else "there is no memory left"
     if _OUT_OF_MEMORY.search(str(error)):
-        return "there is not enough memory; a smaller --shape or --calibration-shape takes less"
+        return (
+            "there is not enough memory: end what else uses it, or take less at once (--shape, "
+            "--calibration-shape, --batch, --crop)"
+        )
     if isinstance(error, OSError) and error.errno is not None:
         where = f": '{error.filename}'" if error.filename else ""
         return f"{error.strerror or error}{where}"

@@ -33,22 +33,34 @@ _ABANDONED_SECONDS = 3600
 _LEARNT = ("gate", "tuning", "rebuild", "checkpoint", "made_for")
 
 
-def prepare(output: Path) -> bool:
-    """Make the output folder; whether it was not there. Raises ``SinkError`` where nothing can be
-    written into it.
+def prepare(output: Path) -> None:
+    """Make the output folder. Raises ``SinkError`` where nothing can be written into it.
 
     Asked before anything is computed, not after minutes of calibration.
     """
-    made = not output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output):
-            return made
+            pass
     except OSError as error:
         raise SinkError(
             f"folder '{output}' cannot be written to: {error.strerror}",
             hint="name a folder that is yours to write",
         ) from error
+
+
+@contextmanager
+def output_folder(output: Path) -> Iterator[None]:
+    """The folder, made as ``prepare`` does; gone again where it is new and nothing came of it."""
+    made = not output.exists()
+    prepare(output)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):  # there is something in it
+                output.rmdir()
+        raise
 
 
 def publish(

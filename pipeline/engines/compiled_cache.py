@@ -36,10 +36,15 @@ def open_cache(content: str) -> Path | None:
     if distrust(folder) is not None:
         return None
     try:
-        sealed = _sealed(folder)
+        sealed, whole = _sealed(folder), {}
         for blob in folder.glob(_BLOBS):
-            if sealed.get(blob.name) != sha256_of(blob):
+            digest = sha256_of(blob)
+            if sealed.get(blob.name) == digest:
+                whole[blob.name] = digest
+            else:
                 blob.unlink()
+        if whole != sealed:  # what is compiled again may have the same name
+            _seal(folder, whole)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:
@@ -47,11 +52,16 @@ def open_cache(content: str) -> Path | None:
 
 
 def seal_cache(folder: Path) -> None:
-    """Record what OpenVINO has just written or read there."""
+    """Record what OpenVINO has just written there; what it found was hashed by ``open_cache``."""
     with contextlib.suppress(OSError):  # unsealed, it is compiled again
-        hashes = {blob.name: sha256_of(blob) for blob in sorted(folder.glob(_BLOBS))}
-        if hashes != _sealed(folder):
-            write_whole(folder / _SEAL, json.dumps(hashes).encode())
+        sealed = _sealed(folder)
+        new = [blob for blob in folder.glob(_BLOBS) if blob.name not in sealed]
+        if new:
+            _seal(folder, sealed | {blob.name: sha256_of(blob) for blob in new})
+
+
+def _seal(folder: Path, hashes: dict[str, str]) -> None:
+    write_whole(folder / _SEAL, json.dumps(hashes).encode())
 
 
 def _sealed(folder: Path) -> dict[str, str]:

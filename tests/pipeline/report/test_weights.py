@@ -13,7 +13,7 @@ import pytest
 from models.checkpoints import save_segmenter, shipped_checkpoint
 from pipeline.artifact import open_artifact, read_manifest, sha256_of
 from pipeline.build import BuildOptions, BuildResult, build
-from pipeline.build_inputs import engine_name, find_checkpoint
+from pipeline.build_inputs import engine_name, find_checkpoint, label_of, weights_name
 from pipeline.bundle_parts import bundle_name
 from pipeline.console import run_command
 from pipeline.engines.opening import find_engine, manifest_of
@@ -175,7 +175,7 @@ def test_weights_are_named_unless_they_are_the_shipped_ones(tmp_path: Path) -> N
 
     def name(path: Path, **options: Any) -> str:
         asked = BuildOptions(precision="fp32", shape=(128, 256), **options)
-        return engine_name(asked, "edge-s", path)
+        return engine_name(asked, "edge-s", weights_name(asked, "edge-s", path))
 
     for told, path in cases.items():
         assert name(path) == f"edge-s-{told}-fp32-128x256"
@@ -193,7 +193,7 @@ def test_a_bundle_of_a_stored_graph_is_called_as_the_engine_is(
     shutil.copy(tiny_checkpoint, best)
     asked = BuildOptions(precision="int8", shape=(64, 128), checkpoint=best)
     artifact, preset = find_checkpoint(asked, Store(tmp_path / "store"))
-    assert engine_name(asked, preset, best) == "tiny-mine-int8-64x128"
+    assert engine_name(asked, preset, label_of(artifact)) == "tiny-mine-int8-64x128"
     (tmp_path / "artifact.json").touch()  # what every folder of the store has
     facts = {"preset": preset, "precision": "int8", "inputs": [{"shape": [1, 64, 128, 3]}]}
     name = bundle_name(tmp_path / "model.onnx", artifact.manifest, facts)
