@@ -9,10 +9,8 @@ Forms are told apart by their keys: a deploy-form FC3 has a bias and no BatchNor
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models.errors import ModelError, UnsafeCheckpointError
+from models.files import write_whole
 from models.segmenter import PRESETS, Preset, Segmenter, build_segmenter, find_preset
 
 FORMAT = "repmlp-edge"
@@ -243,19 +242,21 @@ def load_segmenter(path: Path, preset: str | None = None) -> tuple[Segmenter, Pr
     report = _copy(model, tensors, path)
     missing = [key for key in report.fresh if not key.endswith("num_batches_tracked")]
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(
-            f"checkpoint '{path}' lacks '{missing[0]}'{more}: it is not a trained segmenter "
+            f"checkpoint '{path}' lacks {_listed(missing)}: it is not a trained segmenter "
             f"of preset '{name}' (a backbone alone initialises training: train.py --init)"
         )
     unknown = [key for key in report.skipped if not key.startswith(_NOT_DEPLOYED)]
     if unknown:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise ModelError(
-            f"checkpoint '{path}' holds '{unknown[0]}'{more}, for which preset '{name}' has no "
+            f"checkpoint '{path}' holds {_listed(unknown)}, for which preset '{name}' has no "
             "place: it is another network, which would be wrong without them"
         )
     return model.eval(), chosen, report
+
+
+def _listed(keys: list[str]) -> str:
+    return f"'{keys[0]}'" + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
 
 
 def _check_activation(path: Path, preset: Preset, metadata: Mapping[str, str]) -> None:
@@ -335,20 +336,3 @@ def save_segmenter(
         "activation": model.backbone.config.activation,
     }  # fmt: skip
     write_whole(path, save(tensors, header))
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write to a temporary name beside ``path``, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # A temporary file is its maker's alone; a checkpoint is for whoever may enter the folder.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models.checkpoints import write_whole
+from pipeline.artifact import write_whole
 
 SMOOTHING = 50
 """Steps over which the drawn loss is averaged."""

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from calibration.cityscapes import CLASS_NAMES
-from models.checkpoints import save_segmenter, write_whole
+from models.checkpoints import save_segmenter
 from models.segmenter import MEAN_RGB, STD_RGB, Segmenter
+from pipeline.artifact import write_whole
 from pipeline.errors import CheckFailedError, DatasetError, UsageError
 from pipeline.training.augment import AugmentConfig
 from pipeline.training.curve import draw_curve

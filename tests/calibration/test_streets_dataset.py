@@ -269,15 +269,6 @@ def test_video_plays_with_every_frame(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["drive.mp4"]
 
 
-def test_video_with_a_colon_in_its_name_is_no_protocol(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = write_video("10:00.mp4", frames=2, **SHAPE)
-    assert path == Path("10:00.mp4")
-    assert [p.name for p in tmp_path.iterdir()] == ["10:00.mp4"]
-
-
 @pytest.mark.parametrize("name", ["drive.avi", "nowhere/drive.mp4"])
 def test_video_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(CalibrationDataError, match=r"must be named|no such directory"):
