@@ -21,12 +21,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from models import WEIGHTS
 from models.errors import ModelError, UnsafeCheckpointError
 from models.files import write_whole
 from models.segmenter import PRESETS, Preset, Segmenter, build_segmenter, find_preset
 
 FORMAT = "repmlp-edge"
-WEIGHTS = Path(__file__).parent / "weights"
 MAX_BYTES = 8 << 30
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8,
            torch.int8, torch.int16, torch.int32, torch.int64)  # fmt: skip

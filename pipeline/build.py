@@ -36,6 +36,7 @@ from pipeline.build_result import BuildResult, BuiltEngine
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import SinkError
 from pipeline.gate import SPLIT, Competitor, Outcome, hold
+from pipeline.lineage import STORE, TENSORRT_GRAPH
 from pipeline.publish import made_otherwise, output_folder, publish, withdraw
 from pipeline.report.frames import CheckedFrames, check_frames
 from pipeline.stage import Notify, StageEvent
@@ -49,7 +50,6 @@ from pipeline.stages.finetune import FinetuneStage
 from pipeline.stages.inject import InjectConfig, InjectStage
 from pipeline.stages.quantize import QuantizeStage
 from pipeline.stages.search import SearchConfig, SearchStage
-from pipeline.stages.spellings import TENSORRT_GRAPH
 from pipeline.stages.tune import TuneConfig, TuneStage
 from pipeline.store import Store
 
@@ -107,7 +107,7 @@ class _Build:
 
     def __init__(self, options: BuildOptions, progress: Progress) -> None:
         self.options, self.progress = options, progress
-        self.store = Store(options.output / ".store")
+        self.store = Store(options.output / STORE)
         self.cached: list[str] = []
         self.start = time.perf_counter()
 

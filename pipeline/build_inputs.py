@@ -8,9 +8,8 @@ from pathlib import Path
 
 from calibration.cityscapes import Cityscapes
 from calibration.streets import write_dataset
-from models import DEFAULT_PRESET
+from models import DEFAULT_PRESET, WEIGHTS
 from models.checkpoints import (
-    WEIGHTS,
     is_shipped,
     load_segmenter,
     shipped_checkpoint,
@@ -20,6 +19,7 @@ from models.untrained import random_checkpoint
 from pipeline.artifact import Artifact, checkpoint_artifact, sha256_of
 from pipeline.build_options import BuildOptions
 from pipeline.errors import CheckpointError
+from pipeline.lineage import STORE
 from pipeline.stage import Notify, StageEvent
 from pipeline.store import Store
 
@@ -35,7 +35,7 @@ def open_dataset(root: Path | None, output: Path, notify: Notify | None = None) 
     if root is not None:
         return Cityscapes(root)
     start = time.perf_counter()
-    folder = output / ".store" / "streets"
+    folder = output / STORE / "streets"
     there = folder.is_dir()
     if notify is not None and not there:
         notify(StageEvent("streets"))

@@ -11,7 +11,7 @@ from pipeline.build_options import BuildOptions
 from pipeline.engines.opening import manifest_of
 from pipeline.errors import EngineError
 from pipeline.gate import Outcome
-from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH
+from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 
 
 @dataclass(frozen=True)

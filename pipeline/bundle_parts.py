@@ -120,8 +120,8 @@ def _describe(graph: Path, manifest: Manifest, *, labels: bool) -> tuple[bytes, 
     except ModuleNotFoundError as error:
         raise MissingDependencyError("onnx", "build", why="making a bundle") from error
     from calibration.qdq_lint import heavy_nodes, left_in_float, lint
+    from pipeline.lineage import TENSORRT_GRAPH
     from pipeline.lowering.labels import append_labels
-    from pipeline.stages.spellings import TENSORRT_GRAPH
 
     model = onnx.load(graph)
     if labels and model.graph.output[0].type.tensor_type.elem_type != onnx.TensorProto.UINT8:

@@ -10,6 +10,10 @@ from pipeline.errors import ArtifactError
 
 STORE = ".store"
 """Where the build keeps the artifacts of its stages, beside the engines."""
+OPENVINO_GRAPH = "model.int8.openvino.onnx"
+"""The Q/DQ graph as OpenVINO is to have it, in the artifact of the stage that made it."""
+TENSORRT_GRAPH = "model.int8.tensorrt.onnx"
+"""Its int8 spelling, beside it: what every TensorRT precision with int8 is built from."""
 
 
 def is_quantized(manifest: Manifest) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.console import EXIT_OK, Parser, run_command, say
-from pipeline.errors import MissingDependencyError, UsageError
+from pipeline.console import EXIT_OK, Parser, require, run_command, say
+from pipeline.errors import UsageError
 
 
 def build_parser() -> Parser:
@@ -33,29 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
         raise UsageError("give two checkpoints or more: the mean of one is itself")
     if options.output.suffix != ".safetensors":
         raise UsageError(f"--output {options.output}: name it .safetensors")
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("torch", "build", why="averaging weights") from error
-    from models.checkpoints import load_segmenter, save_segmenter
-    from models.errors import ModelError
+    require("torch", "safetensors", extra="build", why="averaging weights")
+    from models.averaging import average
+    from models.checkpoints import save_segmenter
     from pipeline.publish import prepare
 
-    mean, preset, _report = load_segmenter(files[0], options.preset)
-    total = {k: v.double() for k, v in mean.state_dict().items() if v.is_floating_point()}
-    for file in files[1:]:
-        other, _preset, _report = load_segmenter(file, preset.name)
-        state = other.state_dict()
-        if {k: v.shape for k, v in state.items()} != {
-            k: v.shape for k, v in mean.state_dict().items()
-        }:
-            raise ModelError(f"'{file}' is in another form than '{files[0]}'")
-        for key in total:
-            total[key] += state[key].double()
-    with torch.no_grad():
-        for key, value in mean.state_dict().items():
-            if key in total:
-                value.copy_(total[key] / len(files))
+    mean, preset = average(files, options.preset)
     prepare(options.output.parent)
     facts = {"mean_of": ", ".join(f"{f.absolute().parent.name}/{f.name}" for f in files)}
     save_segmenter(mean, preset.name, options.output, facts)

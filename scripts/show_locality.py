@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.console import EXIT_OK, Parser, positive_int, print_json, run_command, say
-from pipeline.errors import MissingDependencyError, UsageError
+from pipeline.console import EXIT_OK, Parser, positive_int, print_json, require, run_command, say
+from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from models.repmlp import RepMLPBlock
@@ -51,10 +51,9 @@ def parse_point(text: str) -> tuple[int, int]:
 def main(arguments: list[str] | None = None) -> int:
     """Load, inject one block, draw, print."""
     options = build_parser().parse_args(arguments)
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("torch", "build", why="locality injection") from error
+    require("torch", "safetensors", extra="build", why="locality injection")
+    import torch
+
     from models.locality import inject_block
     from pipeline.report.locality_figure import draw, view
 

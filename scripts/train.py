@@ -10,8 +10,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,18 +23,13 @@ from pipeline.console import (
     positive_int,
     print_json,
     progress_bar,
+    require,
     run_command,
     say,
 )
-from pipeline.errors import CheckpointError, MissingDependencyError, UsageError
+from pipeline.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from calibration.cityscapes import FramePair
-    from models.segmenter import Preset
-    from pipeline.training.data import Mixture
     from pipeline.training.distributed import World
 
 MOST_THREADS = 1024
@@ -89,10 +82,9 @@ def build_parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, train, print."""
     options = build_parser().parse_args(arguments)
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("torch", "train", why="training") from error
+    require("torch", "safetensors", extra="train", why="training")
+    import torch
+
     from pipeline.training.distributed import join_world
 
     device = pick_device(options.device, torch.cuda.is_available())
@@ -111,6 +103,7 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
     from pipeline.publish import prepare
     from pipeline.training.data import Mixture
     from pipeline.training.loop import Scores, TrainConfig, Trainer
+    from pipeline.training.origin import describe_origin, parse_data, parse_label_maps
     from pipeline.training.score import class_iou, confusion_matrix, validation_size
     from pipeline.training.state import sole_writer
 
@@ -161,7 +154,7 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
         model, preset.name, mixture, config, options.output,
         device=device, validate=validate, world=world,
         origin=describe_origin(
-            options, preset, mixture, [*maps, judge_map], judged, val_shape
+            preset, mixture, [*maps, judge_map], judged, val_shape, options.init
         ),
     )  # fmt: skip
     if trainer.resume():
@@ -193,59 +186,6 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
             {"checkpoint": str(best), "step": trainer.step, "val_miou": trainer.best, "loss": loss}
         )
     return EXIT_OK
-
-
-def describe_origin(
-    options: Namespace, preset: Preset, mixture: Mixture, maps: list[npt.NDArray[np.uint8] | None],
-    judged: Sequence[FramePair], val_shape: tuple[int, int],
-) -> dict[str, str]:  # fmt: skip
-    """By option, what the run learns from, is judged by and begins as; see ``training.state``."""
-    from pipeline.artifact import sha256_of
-    from pipeline.training.state import digest_frames
-
-    numbers = sha256(repr(sorted(asdict(preset).items())).encode()).hexdigest()
-    return {
-        "--preset": f"{preset.name} {numbers[:12]}",
-        "--data": "; ".join(
-            f"{digest_frames(frames)}, weight {weight:g}"
-            for frames, weight in zip(mixture.frames, mixture.weights, strict=True)
-        ),
-        "--label-map": "; ".join(
-            "none" if table is None else sha256(table.tobytes()).hexdigest()[:12] for table in maps
-        ),
-        "--val": digest_frames(judged),
-        "--val-shape": f"{val_shape[0]}x{val_shape[1]}",
-        "--init": sha256_of(options.init)[:12] if options.init else "none",
-    }
-
-
-def parse_data(entries: list[str]) -> tuple[list[str], list[float]]:
-    """``ROOT:WEIGHT`` entries -> (roots, weights); a weight left out is 1."""
-    roots, weights = [], []
-    for entry in entries:
-        if not entry:
-            raise UsageError("no data to train on: give --data ROOT or set CITYSCAPES_DATASET")
-        root, _colon, weight = entry.rpartition(":")
-        try:
-            weights.append(float(weight) if root else 1.0)
-            roots.append(root or entry)
-        except ValueError:
-            weights.append(1.0)
-            roots.append(entry)
-    return roots, weights
-
-
-def parse_label_maps(entries: list[str], roots: list[str]) -> list[npt.NDArray[np.uint8] | None]:
-    """``ROOT=FILE`` entries -> one table of train ids, or none, for each root."""
-    from pipeline.training.relabel import read_label_map
-
-    tables: list[npt.NDArray[np.uint8] | None] = [None] * len(roots)
-    for entry in entries:
-        root, equals, file = entry.rpartition("=")
-        if not equals or root not in roots:
-            raise UsageError(f"--label-map '{entry}': give ROOT=FILE with a ROOT named by --data")
-        tables[roots.index(root)] = read_label_map(Path(file))
-    return tables
 
 
 def pick_device(wanted: str, cuda: bool) -> str:

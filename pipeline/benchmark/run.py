@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
-from typing import Final
 
 import cv2
 import numpy as np
@@ -45,10 +44,9 @@ from pipeline.engines.base import FrameBatch
 from pipeline.engines.opening import open_engine
 from pipeline.engines.setups import default_setup
 from pipeline.errors import CheckFailedError, EdgeError
+from pipeline.lineage import STORE
 from pipeline.stage import Notify
 
-STORE: Final = ".store"
-"""Where the build keeps what its stages make, beside the engines."""
 _TARGET_SHAPE, _TARGET_CPUS = (512, 1024), 2
 
 

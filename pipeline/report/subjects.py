@@ -8,21 +8,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from models import WEIGHTS
 from pipeline.artifact import Artifact, Manifest, read_manifest, sha256_of
 from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.opening import manifest_of, open_engine
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.inference import Segmenter
-from pipeline.lineage import floating_of, is_quantized, quantized_of
+from pipeline.lineage import TENSORRT_GRAPH, floating_of, is_quantized, quantized_of
 from pipeline.report.evaluate import Contestant
 from pipeline.report.schema import FloatLayer, FloatLayers
 from pipeline.stage import tool_versions
-
-_SHIPPED = Path(__file__).resolve().parents[2] / "models" / "weights"
-
-TENSORRT_GRAPH = "model.int8.tensorrt.onnx"
-"""Its name for the int8 spelling, which every TensorRT precision with int8 is built from."""
 
 _TOOLS = ("numpy", "opencv-python", "openvino", "onnxruntime", "tensorrt")
 
@@ -221,7 +217,7 @@ def checkpoint_of(subject: Subject) -> Path | None:
     name, digest = weights
     facts = {} if subject.manifest is None else subject.manifest.facts
     path = Path(str(facts.get("checkpoint", name)))
-    for candidate in (path, *sorted(_SHIPPED.glob("*.safetensors"))):
+    for candidate in (path, *sorted(WEIGHTS.glob("*.safetensors"))):
         if candidate.is_file() and sha256_of(candidate) == digest:
             return candidate
     raise UsageError(

@@ -9,8 +9,9 @@ import onnx
 
 from calibration.carry import carry
 from pipeline.artifact import Artifact
+from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 from pipeline.stage import Product, Stage, StageConfig
-from pipeline.stages.spellings import KEPT, OPENVINO_GRAPH, TENSORRT_GRAPH, write_spellings
+from pipeline.stages.spellings import KEPT, write_spellings
 
 
 class CarryConfig(StageConfig):

@@ -11,8 +11,9 @@ import onnx
 from calibration.frames import FrameList
 from pipeline.artifact import Artifact
 from pipeline.errors import CheckFailedError
+from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 from pipeline.stage import Notify, Product, Stage, StageConfig
-from pipeline.stages.spellings import KEPT, OPENVINO_GRAPH, TENSORRT_GRAPH, write_spellings
+from pipeline.stages.spellings import KEPT, write_spellings
 from pipeline.store import Store
 from pipeline.training.distill import DistillConfig, distill
 from pipeline.training.qdq_module import QdqModule, write_back

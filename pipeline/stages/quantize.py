@@ -11,8 +11,9 @@ import onnx
 from calibration.frames import FrameList
 from calibration.quantize import QuantizeSettings, float_nodes, quantize
 from pipeline.artifact import Artifact
+from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 from pipeline.stage import PICTURES, Notify, Product, Stage, StageConfig
-from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH, write_spellings
+from pipeline.stages.spellings import write_spellings
 from pipeline.store import Store
 from pipeline.verify import batches
 

@@ -24,12 +24,13 @@ import onnx
 from calibration.ablation import Ablation
 from calibration.spelling import to_int8_spelling
 from pipeline.artifact import Artifact
+from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 from pipeline.lowering.cost import multiply_adds
 from pipeline.report.frames import CheckedFrames
 from pipeline.report.sensitivity import Bench, compare, ranked
 from pipeline.report.verdict import gate
 from pipeline.stage import Notify, Product, Stage, StageConfig
-from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH, write_spellings
+from pipeline.stages.spellings import write_spellings
 from pipeline.store import Store
 
 

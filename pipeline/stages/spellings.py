@@ -10,8 +10,8 @@ import onnx
 from calibration.qdq_lint import Backend, lint
 from calibration.spelling import to_int8_spelling
 from pipeline.errors import CheckFailedError
+from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 
-OPENVINO_GRAPH, TENSORRT_GRAPH = "model.int8.openvino.onnx", "model.int8.tensorrt.onnx"
 # Facts of a Q/DQ graph that hold for what is made of it too.
 KEPT = ("quantizers", "float_nodes", "calibration", "preprocessing", "weight_bits")
 

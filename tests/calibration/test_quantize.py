@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from calibration.errors import CalibrationDataError
 from calibration.qdq_lint import lint
+from calibration.quantiles import quantiles
 from calibration.quantize import QuantizeSettings, float_nodes, make_regular, quantize
 
 
@@ -18,7 +21,7 @@ def constant(name: str, shape: tuple[int, ...]) -> onnx.TensorProto:
     return numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
 
 
-def network() -> onnx.ModelProto:
+def network(side: int = 32) -> onnx.ModelProto:
     """Frames -> embedding -> a gated residual with a depthwise convolution -> logits."""
     nodes = [
         helper.make_node("Cast", ["frames"], ["frames.float"], name="frames.float", to=1),
@@ -63,18 +66,20 @@ def network() -> onnx.ModelProto:
         constant("b1", (8,)), constant("w2", (8, 8, 1, 1)), constant("b2", (8,)),
         constant("w3", (19, 8, 1, 1)), constant("b3", (19,)),
     ]  # fmt: skip
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("frames", TensorProto.UINT8, [1, 32, 32, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 19, 8, 8])], constants,
-    )  # fmt: skip
+    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, [1, side, side, 3])
+    logits = helper.make_tensor_value_info(
+        "logits", TensorProto.FLOAT, [1, 19, side // 4, side // 4]
+    )
+    graph = helper.make_graph(nodes, "g", [frames], [logits], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     return onnx.shape_inference.infer_shapes(model)
 
 
-def some_frames(count: int = 4, top: int = 200) -> list[np.ndarray]:
+def some_frames(count: int = 4, top: int = 200, side: int = 32) -> list[np.ndarray]:
     """Frames without a bright pixel: calibration must not mistake their maximum for the range."""
     return [
-        np.random.default_rng(i).integers(0, top, (1, 32, 32, 3), np.uint8) for i in range(count)
+        np.random.default_rng(i).integers(0, top, (1, side, side, 3), np.uint8)
+        for i in range(count)
     ]
 
 
@@ -169,6 +174,28 @@ def test_per_channel_activation_scales_become_the_largest() -> None:
     assert float(scale) == 2.0
     assert not any(a.name == "axis" for node in fixed.graph.node for a in node.attribute)
     assert pairs(model)["x"][0].shape == (2,)  # the argument is left alone
+
+
+def test_ranges_found_fast_are_those_that_nncf_finds_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from nncf.tensor.functions import numeric
+
+    table, sizes = numeric.quantile.registry, []
+    usual = table[np.ndarray]
+
+    def counted(values: np.ndarray, *words: Any, **options: Any) -> np.ndarray:
+        sizes.append(values.size)
+        return quantiles(values, *words, **options)
+
+    graph, frames = network(512), some_frames(2, side=512)
+    settings = QuantizeSettings("percentile")
+    monkeypatch.setattr("calibration.quantize.quantiles", counted)
+    fast = quantize(graph, frames, 2, settings)
+    assert max(sizes) > 100_000
+    assert table[np.ndarray] is usual
+    monkeypatch.setattr("calibration.quantize.quantiles", usual)
+    assert quantize(graph, frames, 2, settings) == fast
 
 
 def test_nothing_is_printed_where_results_go(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from calibration.streets import write_dataset
 from models.segmenter import PRESETS
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.bundle import make_bundle
-from pipeline.stages.spellings import TENSORRT_GRAPH
+from pipeline.lineage import TENSORRT_GRAPH
 from tests.models.helpers import TINY, tiny_segmenter
 from tests.pipeline.boxes import unpack
 

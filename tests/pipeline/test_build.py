@@ -26,7 +26,7 @@ from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.opening import find_engine, manifest_of, open_engine
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.errors import ArtifactError, CheckFailedError, CheckpointError, EngineError
-from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH
+from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 
 
 def frames(engine: Engine) -> np.ndarray:

@@ -28,7 +28,7 @@ from pipeline.engines.opening import manifest_of
 from pipeline.engines.trt_builder import BuilderOptions
 from pipeline.errors import EngineError, UsageError
 from pipeline.inference import Segmenter
-from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH
+from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
 

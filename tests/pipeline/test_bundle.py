@@ -24,8 +24,8 @@ from pipeline.bundle_openvino import OPENVINO_REQUIREMENT
 from pipeline.bundle_parts import RUNNER_REQUIREMENTS
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.errors import ArtifactError, CheckFailedError, SinkError, UsageError
+from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
-from pipeline.stages.spellings import OPENVINO_GRAPH, TENSORRT_GRAPH
 from pipeline.store import Store
 from pipeline.verify import label_agreement
 

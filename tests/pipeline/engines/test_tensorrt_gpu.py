@@ -25,8 +25,8 @@ from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.opening import manifest_of, open_engine
 from pipeline.engines.tensorrt import TensorRTEngine, installed_flavours, open_tensorrt
 from pipeline.errors import EngineError
+from pipeline.lineage import TENSORRT_GRAPH
 from pipeline.stages.build_tensorrt import GRAPH, BuildTensorRTConfig, BuildTensorRTStage
-from pipeline.stages.spellings import TENSORRT_GRAPH
 from pipeline.store import Store
 
 AGREEMENT = 0.995

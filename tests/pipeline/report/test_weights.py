@@ -18,8 +18,8 @@ from pipeline.bundle_parts import bundle_name
 from pipeline.console import run_command
 from pipeline.engines.opening import find_engine, manifest_of
 from pipeline.errors import UsageError
+from pipeline.lineage import TENSORRT_GRAPH
 from pipeline.report.subjects import checkpoint_of, open_subject
-from pipeline.stages.spellings import TENSORRT_GRAPH
 from pipeline.store import Store
 from scripts import accuracy_report
 from tests.models.helpers import tiny_segmenter

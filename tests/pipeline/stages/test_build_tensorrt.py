@@ -20,6 +20,7 @@ from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.rebuild import recorded_command
 from pipeline.engines.tensorrt import built_with, open_tensorrt
 from pipeline.errors import ArtifactError, CheckFailedError, EngineError, UsageError
+from pipeline.lineage import TENSORRT_GRAPH
 from pipeline.stage import StageEvent
 from pipeline.stages.build_tensorrt import (
     ENGINE,
@@ -27,7 +28,6 @@ from pipeline.stages.build_tensorrt import (
     BuildTensorRTConfig,
     BuildTensorRTStage,
 )
-from pipeline.stages.spellings import TENSORRT_GRAPH
 from pipeline.store import Store
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
