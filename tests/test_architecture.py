@@ -1,18 +1,64 @@
-"""Who may import whom: the rules that keep torch off the edge box and the rooms apart."""
+"""Who may import whom: the rules that keep torch off the edge box and the rooms apart.
+
+Each rule is one test that lists every offender.
+"""
 
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("models", "calibration", "pipeline", "scripts")
 STANDARD = set(sys.stdlib_module_names)
+
+
+class Import(NamedTuple):
+    """One import statement.
+
+    Attributes:
+        name: the module's full name.
+        line: where it stands.
+        late: in a function, so not run when the file is loaded.
+    """
+
+    name: str
+    line: int
+    late: bool
+
+    @property
+    def top(self) -> str:
+        return self.name.partition(".")[0]
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> tuple[Import, ...]:
+    """All that a file imports, but for what only the type checker reads."""
+
+    def walk(node: ast.AST, late: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            inside = late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            if isinstance(child, ast.Import):
+                yield from (Import(alias.name, child.lineno, late) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                yield Import("." * child.level + (child.module or ""), child.lineno, late)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            else:
+                yield from walk(child, inside)
+
+    return tuple(walk(parsed(path), False))
 
 
 def sources(*folders: str) -> list[Path]:
@@ -21,50 +67,49 @@ def sources(*folders: str) -> list[Path]:
     return found
 
 
-def imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
-    """Full names of modules that a file imports; without ``lazy``, only at import time."""
-
-    def walk(node: ast.AST, deferred: bool) -> Iterator[str]:
-        for child in ast.iter_child_nodes(node):
-            inside = deferred or isinstance(
-                child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-            )
-            if isinstance(child, ast.Import) and (lazy or not deferred):
-                yield from (alias.name for alias in child.names)
-            elif isinstance(child, ast.ImportFrom) and (lazy or not deferred):
-                assert child.level == 0, f"{path}: relative import"
-                yield child.module or ""
-            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-                continue
-            else:
-                yield from walk(child, inside)
-
-    yield from walk(ast.parse(path.read_text(encoding="utf-8")), False)
+def found_in(*folders: str) -> Iterator[tuple[Path, Import]]:
+    """Every import of every file there."""
+    for path in sources(*folders):
+        for each in imports(path):
+            yield path, each
 
 
-def tops(path: Path, *, lazy: bool = True) -> set[str]:
-    return {name.partition(".")[0] for name in imports(path, lazy=lazy)}
+def at(path: Path, line: int, what: str) -> str:
+    """An offender, as a test that fails shows it."""
+    return f"{path.relative_to(ROOT)}:{line}: {what}"
 
 
 def module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-@pytest.mark.parametrize("path", sources("models"), ids=module)
-def test_models_import_torch_and_nothing_of_ours_outside(path: Path) -> None:
+def test_imports_are_absolute() -> None:
+    assert [
+        at(path, each.line, each.name)
+        for path, each in found_in(*OURS)
+        if each.name.startswith(".")
+    ] == []  # fmt: skip
+
+
+def test_models_import_torch_and_nothing_of_ours_outside() -> None:
     allowed = STANDARD | {"torch", "safetensors", "models"}
-    assert tops(path) <= allowed
+    assert [
+        at(path, each.line, each.name)
+        for path, each in found_in("models")
+        if each.top not in allowed
+    ] == []  # fmt: skip
 
 
-@pytest.mark.parametrize("path", sources("calibration"), ids=module)
-def test_calibration_imports_nothing_of_ours_outside(path: Path) -> None:
+def test_calibration_imports_nothing_of_ours_outside() -> None:
     allowed = STANDARD | {"numpy", "cv2", "onnx", "nncf", "calibration"}
-    assert tops(path) <= allowed
+    assert [
+        at(path, each.line, each.name)
+        for path, each in found_in("calibration")
+        if each.top not in allowed
+    ] == []  # fmt: skip
 
 
-@pytest.mark.parametrize("path", sources("pipeline"), ids=module)
-def test_only_stages_lowering_training_and_build_know_the_models(path: Path) -> None:
-    name = module(path)
+def test_only_stages_lowering_training_and_build_know_the_models() -> None:
     knows = ("pipeline.stages.", "pipeline.lowering.", "pipeline.training.")
     # Of the report, the figure of an FC kernel, and what builds the engines to compare.
     # And of the benchmark, what runs the network in torch. Options name the forms of injection.
@@ -72,22 +117,29 @@ def test_only_stages_lowering_training_and_build_know_the_models(path: Path) -> 
              "pipeline.build_parser", "pipeline.report.options",
              "pipeline.report.locality_figure", "pipeline.report.subjects",
              "pipeline.benchmark.options", "pipeline.benchmark.torch_forms")  # fmt: skip
-    if name.startswith(knows) or name in extra:
-        return
-    assert not tops(path) & {"torch", "models"}
+    names = {module(path) for path in sources("pipeline")}
+    assert set(extra) <= names, "an exception that is no longer needed"
+    assert [
+        at(path, each.line, each.name)
+        for path, each in found_in("pipeline")
+        if each.top in ("torch", "models")
+        and not module(path).startswith(knows)
+        and module(path) not in extra
+    ] == []  # fmt: skip
 
 
-@pytest.mark.parametrize("path", sources("pipeline/stages"), ids=module)
-def test_no_stage_knows_another(path: Path) -> None:
+def test_no_stage_knows_another() -> None:
     stages = {module(p) for p in sources("pipeline/stages") if "(Stage):" in p.read_text("utf-8")}
     assert len(stages) > 5
-    assert "pipeline.stages" not in imports(path)  # nor by way of the folder
-    assert not set(imports(path)) & stages
+    forbidden = stages | {"pipeline.stages"}  # nor by way of the folder
+    assert [
+        at(path, each.line, each.name)
+        for path, each in found_in("pipeline/stages")
+        if each.name in forbidden
+    ] == []  # fmt: skip
 
 
-@pytest.mark.parametrize("path", sources(*OURS), ids=module)
-def test_runtimes_are_imported_in_one_place_each_and_late(path: Path) -> None:
-    name = module(path)
+def test_runtimes_are_imported_in_one_place_each_and_late() -> None:
     owners = {
         # These two only after their telemetry was silenced.
         "nncf": ("calibration.quantize",),
@@ -97,60 +149,91 @@ def test_runtimes_are_imported_in_one_place_each_and_late(path: Path) -> None:
         "pycuda": ("pipeline.engines.cuda",),
         "cuda": ("pipeline.engines.cuda",),
     }
-    for runtime, owner in owners.items():
-        if runtime in tops(path):
-            assert name.startswith(owner), f"{name} imports {runtime}"
-        assert runtime not in tops(path, lazy=False), f"{name} imports {runtime} when it is loaded"
+    offenders = []
+    for path, each in found_in(*OURS):
+        owner = owners.get(each.top)
+        if owner is not None and not module(path).startswith(owner):
+            offenders.append(at(path, each.line, f"{each.name}, which only {owner} may import"))
+        if owner is not None and not each.late:
+            offenders.append(at(path, each.line, f"{each.name}, when it is loaded"))
+    assert offenders == []
 
 
-@pytest.mark.parametrize("path", sources("models", "calibration", "pipeline"), ids=module)
-def test_nothing_imports_scripts_or_tests(path: Path) -> None:
-    assert not tops(path) & {"scripts", "tests"}
+def test_nothing_imports_scripts_or_tests() -> None:
+    assert [
+        at(path, each.line, each.name)
+        for path, each in found_in("models", "calibration", "pipeline")
+        if each.top in ("scripts", "tests")
+    ] == []  # fmt: skip
 
 
 # Commands of their own, and what renders for commands.
 COMMANDS = ("pipeline.console", "pipeline.kernels.__main__", "pipeline.benchmark.table",
             "calibration.streets", "calibration.camvid", "calibration.command")  # fmt: skip
+RENDERING = {"say", "warn", "print_json", "stderr", "run_command"}
 
 
-@pytest.mark.parametrize("path", sources("models", "calibration", "pipeline"), ids=module)
-def test_only_commands_print(path: Path) -> None:
-    if module(path) in COMMANDS:
-        return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def prints(path: Path) -> Iterator[str]:
+    """What in a file writes to the console, or takes what does."""
+    for node in ast.walk(parsed(path)):
         match node:
             case ast.Call(func=ast.Name(id="print")):
-                pytest.fail(f"line {node.lineno} prints")
-            case ast.Attribute(value=ast.Name(id="sys"), attr="stdout" | "stderr"):
-                pytest.fail(f"line {node.lineno} takes a stream")
+                yield at(path, node.lineno, "print")
+            case ast.Attribute(value=ast.Name(id="sys"), attr="stdout" | "stderr" as stream):
+                yield at(path, node.lineno, f"sys.{stream}")
             case ast.ImportFrom(module="pipeline.console", names=names):
-                rendering = {"say", "warn", "print_json", "stderr", "run_command"}
-                assert not rendering & {alias.name for alias in names}
+                for name in sorted(RENDERING & {alias.name for alias in names}):
+                    yield at(path, node.lineno, f"pipeline.console.{name}")
 
 
-RUNNER = (
-    "pipeline.console", "pipeline.engines.base", "pipeline.engines.opening", "pipeline.inference",
-    "pipeline.kernels", "pipeline.video.runner",
+def test_only_commands_print() -> None:
+    assert [
+        offender
+        for path in sources("models", "calibration", "pipeline")
+        if module(path) not in COMMANDS
+        for offender in prints(path)
+    ] == []
+
+
+HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "pycuda",
+         "cuda", "matplotlib", "jinja2")  # fmt: skip
+# What is imported, and what it may not so much as look for. In this order in one process: what one
+# may not load, a later one may.
+LIGHT = (
+    (
+        ("pipeline.engines.tensorrt", "pipeline.engines.cuda_memory",
+         "pipeline.engines.trt_builder"),
+        (*HEAVY, "cv2"),
+    ),
+    (
+        ("pipeline.console", "pipeline.engines.base", "pipeline.engines.opening",
+         "pipeline.inference", "pipeline.kernels", "pipeline.video.runner",
+         "pipeline.video.session", "pipeline.video.sinks.window"),
+        (*HEAVY, "av", "prometheus_client", "tenacity", "asyncio", "http.server"),
+    ),
 )  # fmt: skip
-HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt", "matplotlib", "jinja2")
-
-
-def test_the_runner_loads_nothing_heavy() -> None:
-    code = f"import sys, {', '.join(RUNNER)}; print(*sorted(set(sys.modules) & set({HEAVY})))"
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert found.stdout.strip() == ""
-
-
-def test_the_runner_imports_where_nothing_heavy_is_installed() -> None:
-    block = f"""
-import sys
+LOOK = """
+import importlib, json, sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in {HEAVY}:
+        if name in absent or name.partition(".")[0] in absent:
+            found.append([module, name])
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Absent())
-import {", ".join(RUNNER)}
+found = []
+for modules, absent in json.loads(sys.argv[1]):
+    for module in modules:
+        importlib.import_module(module)
+        found += [[module, name] for name in absent if name in sys.modules]
+print(json.dumps(found))
 """
-    subprocess.run([sys.executable, "-c", block], cwd=ROOT, check=True)
+
+
+def test_what_runs_video_imports_nothing_heavy_and_needs_none_of_it_installed() -> None:
+    """Nor do the TensorRT modules before an engine is opened."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, json.dumps(LIGHT)], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [], "[module of ours, what it loaded or looked for]"

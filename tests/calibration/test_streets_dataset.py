@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from calibration.cityscapes import Cityscapes
 from calibration.errors import CalibrationDataError
 from calibration.streets import StreetScene, write_dataset, write_video
 from calibration.streetscape import dataset
+from tests.helpers import full_disk
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -212,10 +212,7 @@ def test_a_killed_run_is_recovered_from(
 def test_no_space_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(CalibrationDataError, match=r"cannot be written \(No space left"):
         write_dataset(tmp_path / "new", train=1, val=0, **SHAPE)
     assert everything(tmp_path) == {}

@@ -27,6 +27,7 @@ from models.checkpoints import (
 from models.errors import ModelError, UnsafeCheckpointError
 from models.locality import inject_locality
 from models.segmenter import PRESETS, Segmenter, build_segmenter, find_preset
+from tests.helpers import full_disk
 from tests.models.helpers import TINY, randomise, tiny_segmenter
 
 pytestmark = pytest.mark.usefixtures("_tiny_is_a_preset")
@@ -241,10 +242,7 @@ def test_a_failed_write_leaves_what_was_there(
     save_segmenter(tiny_segmenter(), "tiny", path)
     before = path.read_bytes()
 
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("models.files.os.fsync", full)
+    monkeypatch.setattr("models.files.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_segmenter(tiny_segmenter(seed=1), "tiny", path)
     assert path.read_bytes() == before

@@ -7,43 +7,89 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.convolution import ConvBN, Refinement
 from models.errors import ModelError
 from models.repmlp import RepMLPNet
-from models.upernet import UperNetHead, upsample
+from models.upernet import UperNetHead
 from tests.models.helpers import TINY, randomise
 
 CHANNELS, WIDTH, CLASSES = (3, 4, 5, 6), 4, 7
 
 
-def heads(kernel_inside: bool = False) -> tuple[UperNetHead, UperNetHead, list[Tensor]]:
-    """The same weights fused late and early, in float64, and four levels to read."""
+def make_head(*, early_fusion: bool, kernel_inside: bool = False) -> UperNetHead:
+    """One set of weights for both ways to fuse, in float64."""
     torch.manual_seed(0)
-    late = randomise(UperNetHead(CHANNELS, WIDTH, CLASSES)).double().eval()
-    early = UperNetHead(CHANNELS, WIDTH, CLASSES, early_fusion=True).double().eval()
+    head = UperNetHead(CHANNELS, WIDTH, CLASSES, early_fusion=early_fusion)
+    randomise(head).double().eval()
     if kernel_inside:  # only the middle of the fusion kernel: a 1x1 convolution
         with torch.no_grad():
-            kernel = late.fusion.conv.weight
+            kernel = head.fusion.conv.weight
             middle = kernel[:, :, 1, 1].clone()
             kernel.zero_()
             kernel[:, :, 1, 1] = middle
-    early.load_state_dict(late.state_dict())  # one set of names for both
+    return head
+
+
+def make_levels() -> list[Tensor]:
+    """Maps at strides 4, 8, 16 and 32 of a 64x96 image."""
     generator = torch.Generator().manual_seed(1)
-    levels = [
+    return [
         torch.randn(2, c, 16 >> i, 24 >> i, dtype=torch.float64, generator=generator)
         for i, c in enumerate(CHANNELS)
     ]
-    return late, early, levels
 
 
-def outputs_before_fusion(head: UperNetHead, levels: list[Tensor]) -> list[Tensor]:
-    maps = [lateral(x) for lateral, x in zip(head.laterals, levels, strict=False)]
-    maps.append(head.ppm(levels[-1]))
-    for i in (2, 1, 0):
-        maps[i] = maps[i] + upsample(maps[i + 1], maps[i].shape[2:])
-    return [conv(x) for conv, x in zip(head.fpn, maps, strict=False)] + [maps[-1]]
+def norm(y: Tensor, stats: dict[str, Tensor], eps: float) -> Tensor:
+    mean, var, scale, shift = (
+        stats[key][:, None, None] for key in ("running_mean", "running_var", "weight", "bias")
+    )
+    normed: Tensor = (y - mean) / (var + eps).sqrt() * scale + shift
+    return normed
+
+
+def conv_bn(y: Tensor, part: ConvBN) -> Tensor:
+    weight = part.conv.weight
+    y = F.conv2d(y, weight, padding=weight.shape[2] // 2)
+    return norm(y, part.bn.state_dict(), part.bn.eps)
+
+
+def unit(y: Tensor, part: nn.Module) -> Tensor:
+    """Convolution, BatchNorm, ReLU."""
+    assert isinstance(part, ConvBN)
+    return conv_bn(y, part).clamp_min(0)
+
+
+def resize(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=False)
+
+
+def published_pyramid(head: UperNetHead, levels: list[Tensor]) -> list[Tensor]:
+    """P2 to P5 of UPerNet (Xiao et al., ECCV 2018, figure 4 and section 3.1), level by level.
+
+    On C5 the pyramid pooling module of PSPNet (Zhao et al., CVPR 2017): means over 1, 2, 3 and 6
+    bins a side, a 1x1 convolution each, resized to C5 and concatenated behind it, 3x3. Then the
+    feature pyramid from the top down: a 1x1 convolution of each level plus the level above,
+    resized. Every level but the pooled one is smoothed by a 3x3 convolution, but only after its
+    sum went on down.
+    """
+    c2, c3, c4, c5 = levels
+    pools = [
+        resize(unit(F.adaptive_avg_pool2d(c5, bins), branch), c5)
+        for bins, branch in zip((1, 2, 3, 6), head.ppm.branches, strict=True)
+    ]
+    m5 = unit(torch.cat([c5, *pools], dim=1), head.ppm.bottleneck)
+    m4 = unit(c4, head.laterals[2]) + resize(m5, c4)
+    m3 = unit(c3, head.laterals[1]) + resize(m4, c3)
+    m2 = unit(c2, head.laterals[0]) + resize(m3, c2)
+    return [unit(m2, head.fpn[0]), unit(m3, head.fpn[1]), unit(m4, head.fpn[2]), m5]
+
+
+def classify(fused: Tensor, head: UperNetHead) -> Tensor:
+    assert head.classifier.bias is not None
+    want = torch.einsum("nchw,kc->nkhw", fused, head.classifier.weight[:, :, 0, 0])
+    return want + head.classifier.bias[:, None, None]
 
 
 def rise(x: Tensor, times: int) -> Tensor:
@@ -52,30 +98,32 @@ def rise(x: Tensor, times: int) -> Tensor:
     return x
 
 
+def test_late_fusion_is_the_published_head() -> None:
+    """Each level resized at once to the finest, concatenated from the finest on, 3x3, 1x1."""
+    head, levels = make_head(early_fusion=False), make_levels()
+    p2, p3, p4, p5 = published_pyramid(head, levels)
+    concatenated = torch.cat([p2, resize(p3, p2), resize(p4, p2), resize(p5, p2)], dim=1)
+    want = classify(unit(concatenated, head.fusion), head)
+    torch.testing.assert_close(head(levels), want, rtol=1e-10, atol=1e-10)
+
+
 def test_early_fusion_is_the_sum_of_each_level_convolved_at_its_own_stride() -> None:
-    _late, head, levels = heads()
-    outs = outputs_before_fusion(head, levels)
-    kernel, norm = head.fusion.conv.weight, head.fusion.bn
+    head, levels = make_head(early_fusion=True), make_levels()
+    kernel = head.fusion.conv.weight
     total = torch.zeros(2, WIDTH, 16, 24, dtype=torch.float64)
-    for i, x in enumerate(outs):
+    for i, x in enumerate(published_pyramid(head, levels)):
         part = F.conv2d(x, kernel[:, i * WIDTH : (i + 1) * WIDTH], padding=1)
         total = total + rise(part, i)  # upsampling is linear: each level on its own
-    assert norm.running_var is not None
-    assert norm.running_mean is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
-    fused = (total * scale[:, None, None] + shift[:, None, None]).clamp_min(0)
-    want = torch.einsum("nchw,kc->nkhw", fused, head.classifier.weight[:, :, 0, 0])
-    want = want + head.classifier.bias[:, None, None]  # type: ignore[index]
-    torch.testing.assert_close(head(levels), want, rtol=1e-10, atol=1e-10)
+    fused = norm(total, head.fusion.bn.state_dict(), head.fusion.bn.eps).clamp_min(0)
+    torch.testing.assert_close(head(levels), classify(fused, head), rtol=1e-10, atol=1e-10)
 
 
 def test_with_a_1x1_kernel_early_fusion_is_the_convolution_of_the_concatenation() -> None:
     """By linearity, exactly: a 1x1 convolution and upsampling commute."""
-    _late, head, levels = heads(kernel_inside=True)
-    outs = outputs_before_fusion(head, levels)
-    concatenated = torch.cat([rise(x, i) for i, x in enumerate(outs)], dim=1)
-    want = head.classifier(head.fusion(concatenated))
+    head, levels = make_head(early_fusion=True, kernel_inside=True), make_levels()
+    pyramid = published_pyramid(head, levels)
+    concatenated = torch.cat([rise(x, i) for i, x in enumerate(pyramid)], dim=1)
+    want = classify(unit(concatenated, head.fusion), head)
     torch.testing.assert_close(head(levels), want, rtol=1e-10, atol=1e-10)
 
 
@@ -99,16 +147,6 @@ def test_a_refinement_is_its_formula_and_begins_as_the_identity() -> None:
     x = torch.rand(2, 4, 6, 5, dtype=torch.float64)
     torch.testing.assert_close(module(x), x, rtol=0, atol=0)
     randomise(module)
-
-    def conv_bn(y: Tensor, part: ConvBN) -> Tensor:
-        y = F.conv2d(y, part.conv.weight, padding=1)
-        stats = part.bn.state_dict()
-        mean, var, scale, shift = (
-            stats[key][:, None, None] for key in ("running_mean", "running_var", "weight", "bias")
-        )
-        normed: Tensor = (y - mean) / (var + part.bn.eps).sqrt() * scale + shift
-        return normed
-
     want = (x + conv_bn(conv_bn(x, module.first).clamp(min=0), module.second)).clamp(min=0)
     torch.testing.assert_close(module(x), want, rtol=1e-10, atol=1e-10)
 

@@ -22,26 +22,17 @@ from pipeline.build import (
     build,
 )
 from pipeline.build_command import rebuild_command
-from pipeline.engines.cuda_driver import find_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.opening import manifest_of
 from pipeline.engines.trt_builder import BuilderOptions
-from pipeline.errors import EngineError, UsageError
+from pipeline.errors import UsageError
 from pipeline.inference import Segmenter
 from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
+from tests.helpers import why_no_gpu
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
 
 RTX = TensorRTOptions(flavour="tensorrt-rtx")
-
-
-def _reason() -> str | None:
-    """Why no engine can be executed here, where there is no GPU."""
-    try:
-        find_gpu()
-    except EngineError as error:
-        return str(error)
-    return None
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +76,7 @@ def test_the_json_is_of_both_with_openvino_on_top(both: BuildResult) -> None:
     assert set(second["nodes"].values()) >= {"int8"}
     if not second["executed"]:
         # Where there is a GPU, of its runtime's reasons: another capability, no CUDA package.
-        assert _reason() is None or second["not_executed"] == _reason()
+        assert why_no_gpu() is None or second["not_executed"] == why_no_gpu()
         assert second["not_executed"]
         assert second["checks"]["engine_agreement"] is None
         assert second["gate"]["scored"] == "exact graph"

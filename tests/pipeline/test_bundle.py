@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -28,6 +27,7 @@ from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
 from pipeline.store import Store
 from pipeline.verify import label_agreement
+from tests.helpers import full_disk
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,10 +158,7 @@ def test_a_target_that_is_no_archive_is_refused(
 def test_a_full_disk_is_named(
     tensorrt_graph: Path, streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_handle: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(SinkError, match=r"b\.tar\.gz' cannot be written: No space left"):
         make_bundle(tensorrt_graph, tmp_path / "b.tar.gz", dataset=streets)
     assert not list(tmp_path.iterdir())

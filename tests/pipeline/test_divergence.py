@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.build import BuildResult
 from pipeline.divergence import Cut, cut_after, first_divergence, run_exact, trace
+from tests.qdq_graphs import run_exact as run_whole
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +23,26 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (1, 64, 128, 3), np.uint8)
 
 
+def uncut(graph: onnx.ModelProto, *tensors: str) -> list[np.ndarray]:
+    """The logits and these tensors of the whole graph, read from one run of all its nodes."""
+    whole = onnx.ModelProto()
+    whole.CopyFrom(graph)
+    whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    return run_whole(whole, {graph.graph.input[0].name: image()})
+
+
 def test_a_cut_is_the_graph_up_to_there(graph: onnx.ModelProto, tmp_path: Path) -> None:
-    cut_after(graph, "conv_embedding.relu", tmp_path / "cut.onnx")
-    out = run_exact(tmp_path / "cut.onnx", image())
-    assert out.shape == (1, 4, 16, 32)
-    cut = onnx.load(tmp_path / "cut.onnx")
-    assert len(cut.graph.node) < len(graph.graph.node)
-    cut_after(graph, "logits", tmp_path / "whole.onnx")
-    assert run_exact(tmp_path / "whole.onnx", image()).shape == (1, 19, 16, 32)
+    tensors = ("conv_embedding.relu", "stages.1.0.add1", "stages.3.0.add2")
+    wanted = dict(zip(("logits", *tensors), uncut(graph, *tensors), strict=True))
+    assert wanted["conv_embedding.relu"].shape == (1, 4, 16, 32)
+    assert wanted["logits"].shape == (1, 19, 16, 32)
+    sizes = []
+    for name in (*tensors, "logits"):
+        cut_after(graph, name, tmp_path / "cut.onnx")
+        np.testing.assert_array_equal(run_exact(tmp_path / "cut.onnx", image()), wanted[name])
+        sizes.append(len(onnx.load(tmp_path / "cut.onnx").graph.node))
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == len(graph.graph.node)
 
 
 def test_the_first_node_that_goes_wrong_is_found(graph: onnx.ModelProto) -> None:
@@ -59,7 +72,18 @@ def test_the_first_node_that_goes_wrong_is_found(graph: onnx.ModelProto) -> None
 
 
 def test_an_honest_runner_never_diverges(graph: onnx.ModelProto) -> None:
-    cuts = list(trace(graph, image(), run_exact, ["conv_embedding", "head.classifier"]))
+    """One that never sees a cut: it reads the tensor from a run of the whole graph."""
+    nodes = ["conv_embedding", "stages.2.0.add1", "head.classifier.biased"]
+    asked = []
+
+    def runner(path: Path, _frames: np.ndarray) -> np.ndarray:
+        (output,) = onnx.load(path).graph.output
+        asked.append(output.name)
+        return uncut(graph, output.name)[1]
+
+    cuts = list(trace(graph, image(), runner, nodes))
+    assert [c.node for c in cuts] == nodes
+    assert len(set(asked)) == len(nodes)
     assert first_divergence(cuts) is None
     assert all(c.error == 0 for c in cuts)
 

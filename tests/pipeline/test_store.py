@@ -25,6 +25,7 @@ from pipeline.artifact import (
 from pipeline.errors import ArtifactError, CheckFailedError
 from pipeline.stage import Product, Stage, StageConfig, StageEvent, tool_versions
 from pipeline.store import Store
+from tests.helpers import full_disk
 
 
 class UpperConfig(StageConfig):
@@ -179,10 +180,7 @@ def test_write_whole_keeps_what_was_there_when_it_fails(
     path = tmp_path / "file"
     write_whole(path, b"old")
 
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pipeline.artifact.os.fsync", full)
+    monkeypatch.setattr("pipeline.artifact.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ import torch
 from models.checkpoints import save_segmenter
 from models.locality import inject_locality
 from models.segmenter import Segmenter, build_segmenter, find_preset
-from pipeline.console import run_command
 from scripts.show_locality import main
+from tests.helpers import exit_code
 
 PRESET = find_preset("edge-s")
 BLOCKS = PRESET.backbone.blocks
+_run = partial(exit_code, main)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +39,6 @@ def checkpoint(trained: Segmenter, tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("weights") / "edge-s.safetensors"
     save_segmenter(trained, "edge-s", path)
     return path
-
-
-def _run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        run_command(lambda: main([str(argument) for argument in arguments]))
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
 
 
 def test_the_shares_are_of_the_merged_kernel(

@@ -19,7 +19,6 @@ from calibration.frames import FrameList, select_frames
 from pipeline.artifact import Artifact, open_artifact
 from pipeline.build import BuildOptions, BuildResult, TensorRTOptions, build
 from pipeline.engines.base import Engine
-from pipeline.engines.cuda_driver import find_gpu
 from pipeline.engines.cuda_memory import ADAPTERS, CudaMemory, installed, open_memory
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.opening import manifest_of, open_engine
@@ -28,23 +27,16 @@ from pipeline.errors import EngineError
 from pipeline.lineage import TENSORRT_GRAPH
 from pipeline.stages.build_tensorrt import GRAPH, BuildTensorRTConfig, BuildTensorRTStage
 from pipeline.store import Store
+from tests.helpers import why_no_gpu
 
 AGREEMENT = 0.995
 # With graphs asked for, every slot has to have one; pycuda alone is the one excuse.
 GRAPHS = {"captured", "by the runtime", "none: pycuda alone has no CUDA graphs"}
 
 
-def _gpu() -> str | None:
-    try:
-        find_gpu()
-    except EngineError as error:
-        return str(error)
-    return None
-
-
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(_gpu() is not None, reason=f"needs a GPU: {_gpu()}"),
+    pytest.mark.skipif(why_no_gpu() is not None, reason=f"needs a GPU: {why_no_gpu()}"),
 ]
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,19 @@ from calibration.cityscapes import Cityscapes
 from calibration.errors import CalibrationDataError
 from models.checkpoints import load_segmenter, save_segmenter
 from models.segmenter import PRESETS, build_segmenter, find_preset
-from pipeline.console import run_command
 from pipeline.errors import CheckFailedError, CheckpointError, DatasetError
 from pipeline.training.data import Mixture
 from pipeline.training.loop import Trainer
 from pipeline.training.score import confusion_matrix, validation_size
 from pipeline.training.state import reading, sole_writer
 from scripts.train import main
+from tests.helpers import exit_code
 from tests.models.helpers import TINY, tiny_segmenter
 from tests.pipeline.training.test_training import make_trainer
 
 SMALL = ("--preset", "edge-s", "--crop", "128x128", "--batch", "2", "--every", "1", "--no-bf16",
          "--val-shape", "128x128", "--threads", "1", "--device", "cpu")  # fmt: skip
+_run = partial(exit_code, main)
 
 
 @pytest.fixture(autouse=True)
@@ -38,13 +40,6 @@ def _threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-
-
-def _run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        run_command(lambda: main([str(argument) for argument in arguments]))
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
 
 
 def test_a_run_goes_on_only_as_what_it_began_as(

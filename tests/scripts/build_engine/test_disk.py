@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifact import open_artifact
+from tests.helpers import full_disk
 from tests.scripts.build_engine.command import NAME, Made, Run, left_in
 
 
@@ -46,7 +47,7 @@ def test_a_full_disk_exits_2_and_a_rerun_recovers(
         nonlocal left
         left -= 1
         if left < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            full_disk()
         real(handle)
 
     output = tmp_path / "out"
@@ -90,11 +91,8 @@ def test_a_full_disk_while_publishing_leaves_nothing_half(
     manifest.unlink()
     (output / f"{NAME}.bin").unlink()
 
-    def full(*_args: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.publish.shutil.copyfileobj", full)
+        patch.setattr("pipeline.publish.shutil.copyfileobj", full_disk)
         code, _out, err = run(output)
     assert code == 2
     assert "no room in" in err
