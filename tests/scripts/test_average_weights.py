@@ -11,15 +11,20 @@ from safetensors.numpy import load_file
 from models.checkpoints import load_segmenter, save_segmenter
 from models.errors import ModelError
 from models.locality import inject_locality
-from models.segmenter import PRESETS, build_segmenter
+from models.segmenter import PRESETS
 from pipeline.errors import UsageError
 from scripts.average_weights import main
-from tests.models.helpers import randomise
+from tests.models.helpers import TINY, tiny_segmenter
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
 
 
 def trained(path: Path, seed: int, *, deploy: bool = False) -> Path:
-    model = randomise(build_segmenter(PRESETS["edge-s"], seed=seed), seed).eval()
-    save_segmenter(inject_locality(model).model if deploy else model, "edge-s", path)
+    model = tiny_segmenter(seed)
+    save_segmenter(inject_locality(model).model if deploy else model, "tiny", path)
     return path
 
 
@@ -34,7 +39,7 @@ def test_every_weight_is_the_mean(tmp_path: Path) -> None:
         if np.issubdtype(value.dtype, np.floating):
             np.testing.assert_allclose(value, want, rtol=1e-6, atol=1e-12)
     _model, preset, report = load_segmenter(out)
-    assert preset.name == "edge-s"
+    assert preset.name == "tiny"
     assert not report.fresh
 
 

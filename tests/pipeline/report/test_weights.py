@@ -15,13 +15,13 @@ from pipeline.artifact import open_artifact, read_manifest, sha256_of
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.build_inputs import engine_name, find_checkpoint, label_of, weights_name
 from pipeline.bundle_parts import bundle_name
-from pipeline.console import run_command
 from pipeline.engines.opening import find_engine, manifest_of
 from pipeline.errors import UsageError
 from pipeline.lineage import TENSORRT_GRAPH
 from pipeline.report.subjects import checkpoint_of, open_subject
 from pipeline.store import Store
 from scripts import accuracy_report
+from tests.helpers import exit_code
 from tests.models.helpers import tiny_segmenter
 
 Run = Callable[..., tuple[int, str]]
@@ -35,11 +35,22 @@ def others(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def stored(int8_build: BuildResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that holds the FP32 reference too, so that reports publish it and build nothing."""
+    output = tmp_path_factory.mktemp("stored")
+    shutil.copytree(int8_build.options.output / ".store", output / ".store")
+    build(replace(int8_build.options, precision="fp32", output=output))
+    return output / ".store"
+
+
 @pytest.fixture
-def engines(int8_build: BuildResult, tmp_path: Path) -> Path:
-    """A folder of engines and its store that a test may fill."""
+def engines(int8_build: BuildResult, stored: Path, tmp_path: Path) -> Path:
+    """A folder with the INT8 engine and a store, that a test may fill."""
     folder = tmp_path / "engines"
-    shutil.copytree(int8_build.engine.parent, folder)
+    shutil.copytree(stored, folder / ".store")
+    for path in int8_build.engine.parent.glob(f"{int8_build.engine.stem}.*"):
+        shutil.copy2(path, folder)
     return folder
 
 
@@ -55,10 +66,8 @@ def run(
         given = ["--dataset", streets, "--output", tmp_path / "out", "--resamples", 20,
                  "--engines", engines, "--frames", 6, "--max-drop", 99, "--max-class-drop", 100,
                  *words]  # fmt: skip
-        with pytest.raises(SystemExit) as ended:
-            run_command(lambda: accuracy_report.main([str(word) for word in given]))
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, " ".join(capsys.readouterr().err.split())
+        code = exit_code(accuracy_report.main, *given)
+        return code, " ".join(capsys.readouterr().err.split())
 
     return command
 

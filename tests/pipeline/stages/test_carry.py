@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from models.errors import InputShapeError
 from models.locality import inject_locality
 from models.segmenter import Segmenter
 from pipeline.artifact import open_artifact
-from pipeline.build import BuildOptions, build
+from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.errors import UsageError
 from pipeline.lowering.network import lower
@@ -31,6 +32,16 @@ SMALL, LARGE = (64, 128), (128, 192)
 @pytest.fixture(scope="module")
 def network() -> Segmenter:
     return inject_locality(tiny_segmenter(), "split").model
+
+
+@pytest.fixture(scope="module")
+def small(network: Segmenter) -> onnx.ModelProto:
+    return floating(network, SMALL)
+
+
+@pytest.fixture(scope="module")
+def quantized(small: onnx.ModelProto) -> onnx.ModelProto:
+    return calibrated(small, SMALL)
 
 
 def floating(network: Segmenter, size: tuple[int, int]) -> onnx.ModelProto:
@@ -50,10 +61,10 @@ def run(model: onnx.ModelProto, x: np.ndarray, folder: Path) -> np.ndarray:
 
 
 def test_it_is_the_graph_that_a_calibration_at_that_size_would_give(
-    network: Segmenter, tmp_path: Path
+    network: Segmenter, small: onnx.ModelProto, quantized: onnx.ModelProto, tmp_path: Path
 ) -> None:
-    small, large = floating(network, SMALL), floating(network, LARGE)
-    found = carry(calibrated(small, SMALL), small, large)
+    large = floating(network, LARGE)
+    found = carry(quantized, small, large)
     wanted = calibrated(large, LARGE)
     onnx.checker.check_model(found, full_check=True)
     key = [(n.name, n.op_type, list(n.input)) for n in found.graph.node]
@@ -76,9 +87,9 @@ def test_it_is_the_graph_that_a_calibration_at_that_size_would_give(
     assert errors[0] < 2 * errors[1]
 
 
-def test_carried_to_its_own_size_it_is_itself(network: Segmenter) -> None:
-    small = floating(network, SMALL)
-    quantized = calibrated(small, SMALL)
+def test_carried_to_its_own_size_it_is_itself(
+    small: onnx.ModelProto, quantized: onnx.ModelProto
+) -> None:
     again = carry(quantized, small, small)
     assert list(again.graph.node) == list(quantized.graph.node)
     ours, theirs = (
@@ -87,9 +98,9 @@ def test_carried_to_its_own_size_it_is_itself(network: Segmenter) -> None:
     assert ours == {name: data for name, data in theirs.items() if name in ours}
 
 
-def test_graphs_of_two_networks_are_told_apart(network: Segmenter) -> None:
-    small = floating(network, SMALL)
-    quantized = calibrated(small, SMALL)
+def test_graphs_of_two_networks_are_told_apart(
+    small: onnx.ModelProto, quantized: onnx.ModelProto
+) -> None:
     full = inject_locality(tiny_segmenter(), "full").model
     with pytest.raises(QuantizedGraphError, match="only one of them has node"):
         carry(quantized, small, floating(full, LARGE))
@@ -99,10 +110,14 @@ def test_graphs_of_two_networks_are_told_apart(network: Segmenter) -> None:
 
 
 def test_a_build_calibrates_small_and_serves_large(
-    int8_options: BuildOptions, tmp_path: Path
+    int8_build: BuildResult, int8_options: BuildOptions, tmp_path: Path
 ) -> None:
+    """It finds the ranges that another build found at the small size."""
+    shutil.copytree(int8_build.options.output / ".store", tmp_path / ".store")
     options = replace(int8_options, shape=LARGE, calibration_shape=SMALL, output=tmp_path)
     made = build(options)
+    assert "quantize" in made.cached
+    assert "carry" not in made.cached
     engine = open_artifact(made.manifest)
     assert engine.manifest.inputs[0].shape == (1, *LARGE, 3)
     assert engine.manifest.provenance["carry"]["calibration_shape"] == list(SMALL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,13 @@ from scripts.accuracy_report import graphs_to_rank
 
 
 @pytest.fixture(scope="module")
-def tuned(int8_options: BuildOptions, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
-    return build(replace(int8_options, finetune=10, output=tmp_path_factory.mktemp("tuned")))
+def tuned(
+    int8_build: BuildResult, int8_options: BuildOptions, tmp_path_factory: pytest.TempPathFactory
+) -> BuildResult:
+    """From the calibration of the build it is compared with."""
+    output = tmp_path_factory.mktemp("tuned")
+    shutil.copytree(int8_build.options.output / ".store", output / ".store")
+    return build(replace(int8_options, finetune=10, output=output))
 
 
 def initializers(result: BuildResult) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,8 +75,9 @@ def searched(
     monkeypatch.setattr("pipeline.build.SEARCH_FRAMES", FRAMES)
     home = tmp_path_factory.mktemp("searched")
     tree = own_truth(int8_build.graph.path, streets, home / "tree", "train", "val")
+    shutil.copytree(int8_build.options.output / ".store", home / "out" / ".store")
     options = replace(
-        int8_options, dataset=tree, output=home / "out", gate=LIMITS, search=True, frames=2,
+        int8_options, dataset=tree, output=home / "out", gate=LIMITS, search=True,
         min_agreement=0.3,
     )  # fmt: skip
     try:

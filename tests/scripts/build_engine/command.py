@@ -14,6 +14,8 @@ from pipeline.artifact import open_artifact
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 NAME = "tiny-int8-64x128"
+# One more than the data set of these tests has.
+FRAMES = 5
 Answer: TypeAlias = tuple[int, str, str]
 Run: TypeAlias = Callable[..., Answer]
 
@@ -38,7 +40,7 @@ def words(home: Path, output: Path, *more: str, **options: object) -> list[str]:
     """The command's arguments, good ones unless told otherwise."""
     chosen = {
         "checkpoint": home / "tiny.safetensors", "dataset": home / "tree", "shape": "64x128",
-        "frames": 4, "min_agreement": 50, "output": output, **options,
+        "frames": FRAMES, "min_agreement": 50, "output": output, **options,
     }  # fmt: skip
     if "frames" not in options and str(chosen.get("precision", "int8")).startswith("fp"):
         del chosen["frames"]  # refused: nothing is calibrated

@@ -10,8 +10,8 @@ import pytest
 from calibration.streets import write_dataset
 from models.checkpoints import save_segmenter
 from models.segmenter import PRESETS
-from pipeline.console import run_command
 from scripts.build_engine import main
+from tests.helpers import exit_code
 from tests.models.helpers import TINY, tiny_segmenter
 from tests.scripts.build_engine.command import Answer, Made, Run, process, words
 
@@ -32,11 +32,9 @@ def run(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     monkeypatch.delenv("CITYSCAPES_DATASET", raising=False)
 
     def command(output: Path, *more: str, **options: object) -> Answer:
-        with pytest.raises(SystemExit) as ended:
-            run_command(lambda: main(words(home, output, *more, **options)))
+        code = exit_code(main, *words(home, output, *more, **options))
         captured = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, captured.out, " ".join(captured.err.split())
+        return code, captured.out, " ".join(captured.err.split())
 
     return command
 
