@@ -26,6 +26,17 @@ MAX_MANIFEST_BYTES = 16 << 20
 _CHUNK = 1 << 20
 
 
+def _file_mode() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+# What a new file would have; a temporary one is its maker's alone. The umask can only be read by
+# setting it, which is no business of a moment when there are threads.
+FILE_MODE = _file_mode()
+
+
 class Artifact:
     """A manifest and the folder its files lie in."""
 
@@ -144,7 +155,7 @@ def write_whole(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(FILE_MODE)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

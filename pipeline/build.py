@@ -173,10 +173,11 @@ class _Build:
                 )  # fmt: skip
                 # The engine is there by now, whatever becomes of a minute of measuring.
                 tuning = self.tune(artifact)
-                publish(
-                    artifact, options.output, path.stem, tuning=tuning,
-                    replace_other=options.replace_other,
-                )  # fmt: skip
+                if tuning is not None:
+                    publish(
+                        artifact, options.output, path.stem, tuning=tuning,
+                        replace_other=options.replace_other,
+                    )  # fmt: skip
             else:
                 withdraw(artifact, options.output, name)
             checks = {

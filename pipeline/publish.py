@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import (
+    FILE_MODE,
     Artifact,
     Manifest,
     open_artifact,
@@ -191,7 +192,7 @@ def _copied(source: Path, target: Path, digest: str) -> Iterator[Path]:
             os.fsync(file.fileno())
         if sha256_of(temporary) != digest:
             raise ArtifactError(f"'{target}' could not be written whole: is the disk full?")
-        temporary.chmod(0o644)
+        temporary.chmod(FILE_MODE)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
-from pipeline import PRECISIONS
+from pipeline import OPENVINO_PRECISIONS
 from pipeline.artifact import Artifact, open_artifact, read_manifest
 from pipeline.engines.base import Engine
 from pipeline.engines.compiled_cache import open_cache
@@ -174,7 +174,7 @@ def _check_facts(artifact: Artifact) -> None:
         features = facts.get("device", {}).get("features", [])
         if not isinstance(features, list) or not all(isinstance(f, str) for f in features):
             wrong.append("device")
-    if artifact.path.suffix == ".xml" and facts.get("precision") not in PRECISIONS:
+    if artifact.path.suffix == ".xml" and facts.get("precision") not in OPENVINO_PRECISIONS:
         wrong.append("precision")
     if wrong:
         raise ArtifactError(

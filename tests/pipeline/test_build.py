@@ -72,6 +72,15 @@ def test_changed_frames_make_a_new_calibration(
     assert build(int8_options).quantized is not None  # puts the shared engine back
 
 
+def test_frames_asked_for_are_this_builds_though_the_graph_is_anothers(
+    int8_build: BuildResult, int8_options: BuildOptions
+) -> None:
+    assert int8_build.calibration == {"requested": 6, "taken": 6}
+    more = build(replace(int8_options, frames=256))
+    assert "quantize" in more.cached
+    assert more.calibration == {"requested": 256, "taken": 6}
+
+
 def test_both_spellings_keep_their_rules_and_mean_the_same(int8_build: BuildResult) -> None:
     assert int8_build.quantized is not None
     folder = int8_build.quantized.path.parent
