@@ -56,7 +56,7 @@ class BuiltEngine:
         return found | {key: facts[key] for key in keys if key in facts}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BuildResult:
     """Where everything is, and what the checks said.
 

@@ -52,7 +52,8 @@ def openvino_parts(source: Path) -> Parts:
         "min_agreement": min_agreement(manifest),
     }
     return Parts(
-        source.stem, "openvino", model, {**files, "model.json": manifest.to_json()},
-        graph.path.read_bytes(), (*RUNNER_REQUIREMENTS, OPENVINO_REQUIREMENT), "",
-        "pipeline.bundle_adopt",
+        name=source.stem, backend="openvino", model=model,
+        files={**files, "model.json": manifest.to_json()}, exact=graph.path.read_bytes(),
+        requirements=(*RUNNER_REQUIREMENTS, OPENVINO_REQUIREMENT), note="",
+        builder="pipeline.bundle_adopt",
     )  # fmt: skip

@@ -26,7 +26,7 @@ _TENSORRT_NOTE = """\
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parts:
     """A model's part of a bundle.
 
@@ -59,8 +59,8 @@ def tensorrt_parts(source: Path, *, labels: bool = False) -> Parts:
     name = f"{name}-labels" if facts["output"] == "labels" and labels else name
     files = {"model.onnx": model, "model.json": _manifest(artifact.manifest, model, facts)}
     return Parts(
-        name, "tensorrt", facts, files, model, RUNNER_REQUIREMENTS, _TENSORRT_NOTE,
-        "pipeline.bundle_build",
+        name=name, backend="tensorrt", model=facts, files=files, exact=model,
+        requirements=RUNNER_REQUIREMENTS, note=_TENSORRT_NOTE, builder="pipeline.bundle_build",
     )  # fmt: skip
 
 

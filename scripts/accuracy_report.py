@@ -20,7 +20,7 @@ import numpy as np
 from rich.markup import escape
 
 from calibration.cityscapes import FramePair, dataset_root
-from pipeline import PRECISIONS
+from pipeline import PRECISIONS, Injection
 from pipeline.console import (
     BUILD_PACKAGES,
     EXIT_INTERRUPTED,
@@ -170,7 +170,9 @@ def opened(name: str, path: Path, stack: ExitStack, *, allow_host_code: bool = F
     return subject
 
 
-def built(options: Namespace, option: str, other: Subject | None, injection: str) -> BuildResult:
+def built(
+    options: Namespace, option: str, other: Subject | None, injection: Injection
+) -> BuildResult:
     """Build the engine of that option, or find it; of the other one's size, preset and weights
     where not told."""
     precision = options.reference if option == "--reference" else options.candidate

@@ -114,7 +114,11 @@ def main(arguments: list[str] | None = None) -> int:
         def learned(steps: int) -> None:
             bar.update(learning, completed=steps, visible=steps < asked.finetune)
 
-        result = build(asked, Progress(staged, calibrated, scored, ranked, tuned, learned))
+        progress = Progress(
+            stage=staged, calibrated=calibrated, scored=scored, ranked=ranked, tuned=tuned,
+            learned=learned,
+        )  # fmt: skip
+        result = build(asked, progress)
     tell(result)
     if options.json:
         print_json(result.as_json())

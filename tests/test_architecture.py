@@ -79,7 +79,7 @@ def test_only_stages_lowering_training_and_build_know_the_models(path: Path) -> 
 
 @pytest.mark.parametrize("path", sources("pipeline/stages"), ids=module)
 def test_no_stage_knows_another(path: Path) -> None:
-    stages = {module(p) for p in sources("pipeline/stages") if "(Stage):" in p.read_text("utf-8")}
+    stages = {module(p) for p in sources("pipeline/stages") if "Stage):" in p.read_text("utf-8")}
     assert len(stages) > 5
     assert "pipeline.stages" not in imports(path)  # nor by way of the folder
     assert not set(imports(path)) & stages

@@ -8,6 +8,7 @@ from typing import Final
 
 from calibration.frames import DEFAULT_COUNT
 from models import DEFAULT_INJECTION
+from pipeline import Injection
 from pipeline.errors import UsageError
 from pipeline.verify import MIN_AGREEMENT
 
@@ -73,7 +74,7 @@ class BenchmarkOptions:
     dataset: Path | None = None
     frames: int = DEFAULT_COUNT
     engines: Path = Path("engines")
-    injection: str = DEFAULT_INJECTION
+    injection: Injection = DEFAULT_INJECTION
     min_agreement: float = MIN_AGREEMENT
     video: Path | None = None
     roofline: bool = True

@@ -13,6 +13,7 @@ from time import perf_counter
 import cv2
 import numpy as np
 
+from pipeline import Precision
 from pipeline.artifact import sha256_of
 from pipeline.benchmark import app, clip, contenders, runner
 from pipeline.benchmark.contenders import (
@@ -122,7 +123,7 @@ def prepare(options: BenchmarkOptions, notify: Notify) -> Prepared:
         random=options.random_weights,
     )  # fmt: skip
 
-    def asked(precision: str) -> BuildOptions:
+    def asked(precision: Precision) -> BuildOptions:
         return BuildOptions(
             precision=precision, checkpoint=options.checkpoint,
             random_weights=options.random_weights, preset=preset, shape=options.shape,

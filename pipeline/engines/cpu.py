@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 # The instruction sets that OpenVINO's int8, bf16 and fp16 kernels are chosen by.
 _TELLING = (
@@ -46,6 +47,11 @@ def _flags() -> tuple[str, ...]:
             flags = set(value.split())
             return tuple(name for name in _TELLING if name in flags)
     return ()
+
+
+def device_facts() -> dict[str, Any]:
+    """This CPU as manifests name the ``device`` an engine was verified on; plain JSON."""
+    return {"cpu": cpu_model(), "features": list(cpu_features())}
 
 
 def products_saturate(features: Sequence[str]) -> bool:

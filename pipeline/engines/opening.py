@@ -94,7 +94,7 @@ def open_engine(
     if chosen.ignored is not None:
         notes = {"tuning_ignored": chosen.ignored}
     return OpenVINOEngine(
-        path, precision=str(artifact.facts["precision"]), threads=setup.threads,
+        path, precision=artifact.facts["precision"], threads=setup.threads,
         streams=setup.streams, slots=setup.slots, cache=cache, notes=notes,
     )  # fmt: skip
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from calibration.telemetry import silence_telemetry
+from pipeline import OpenVINOPrecision
 from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.engines.compiled_cache import seal_cache
 from pipeline.errors import EngineError, MissingDependencyError
 
 # What each precision asks the device to compute unquantized layers in; fp16 means the fastest
 # half precision that the device has (BF16 on most CPUs), and the manifest says which ran.
-_HINTS: Mapping[str, str | None] = {"fp32": "f32", "fp16": None, "int8": "f32"}
+_HINTS: Mapping[OpenVINOPrecision, str | None] = {"fp32": "f32", "fp16": None, "int8": "f32"}
 
 
 def import_openvino() -> Any:
@@ -54,8 +55,9 @@ class OpenVINOEngine(EngineBase):
     """
 
     def __init__(
-        self, path: Path, *, precision: str = "fp32", slots: int = 0, streams: int = 0,
-        threads: int = 0, cache: Path | None = None, notes: Mapping[str, str] | None = None,
+        self, path: Path, *, precision: OpenVINOPrecision = "fp32", slots: int = 0,
+        streams: int = 0, threads: int = 0, cache: Path | None = None,
+        notes: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         openvino = import_openvino()
         core = openvino.Core()

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from calibration.errors import CalibrationDataError
 from calibration.qdq_lint import lint
 from models.errors import InputShapeError, ModelError
+from pipeline import Precision
 from pipeline.artifact import Manifest, read_manifest, sha256_of
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.engines import opening
@@ -107,7 +108,7 @@ def test_quantizing_the_image_is_the_identity(int8_build: BuildResult) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_float_engines_run_in_the_precision_they_are_called_after(
-    int8_options: BuildOptions, precision: str
+    int8_options: BuildOptions, precision: Precision
 ) -> None:
     built = build(replace(int8_options, precision=precision))
     facts = read_manifest(built.manifest).facts
