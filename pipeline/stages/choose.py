@@ -52,6 +52,7 @@ PLAN = "injection.json"
 SECONDS = 6.0
 """Spent on timing at most, once every engine has run ``LEAST`` times."""
 LEAST, MOST = 5, 41
+LEAST_MS = 1e-6
 MOST_STACKS = 8
 """That calibrate and judge."""
 
@@ -111,6 +112,20 @@ def decide(
         form = "split" if removed > added else "full"
         found.append(BlockFacts(block, full, split, extra[block], removed, added, form))
     return found
+
+
+def milliseconds(
+    times: Mapping[str, npt.NDArray[np.float64]],
+) -> tuple[dict[str, float], float]:
+    """(what each block's convolution takes, what is left of the engine without any of them).
+
+    Args:
+        times: seconds (rounds,) of the split engine, ``""``, and of it without each convolution.
+    """
+    whole = times[""]
+    extra = {name: float(np.median(whole - each)) * 1e3 for name, each in times.items() if name}
+    left = float(np.median(whole)) * 1e3 - sum(max(0.0, value) for value in extra.values())
+    return extra, max(left, LEAST_MS)  # where they add up to more than all of it, by noise
 
 
 def without_convolution(model: onnx.ModelProto, block: str) -> onnx.ModelProto:
@@ -195,18 +210,15 @@ class ChooseStage(FrameStage):
             for name, error in _errors(quantized, graph, names, stacks, folder).items():
                 errors[name].append(error)
         times = _times(quantized, names, stacks[0], folder)
-        whole = times.pop("")
-        extra = {name: float(np.median(whole - each)) * 1e3 for name, each in times.items()}
-        unsplit = float(np.median(whole)) * 1e3 - sum(max(0.0, value) for value in extra.values())
+        extra, unsplit = milliseconds(times)
         found = decide(
-            {name: (full, split) for name, (full, split) in errors.items()}, extra,
-            max(unsplit, 1e-6),
-        )  # fmt: skip
+            {name: (full, split) for name, (full, split) in errors.items()}, extra, unsplit
+        )
         return {
             "forms": {each.block: each.form for each in found},
             "blocks": [asdict(each) for each in found],
             "unsplit_ms": unsplit,
-            "rounds": len(whole),
+            "rounds": len(times[""]),
             "frames": len(stacks) * config.batch,
         }
 
