@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ArtifactError
-from pipeline.manifest import MANIFEST_VERSION, Manifest, TensorFacts
+from pipeline.manifest import MANIFEST_VERSION, Manifest, TensorSpec
 
 __all__ = [
-    "Artifact", "Manifest", "TensorFacts", "canonical_json", "hash_of", "open_artifact",
+    "Artifact", "Manifest", "TensorSpec", "canonical_json", "hash_of", "open_artifact",
     "read_manifest", "sha256_of", "write_whole",
 ]  # fmt: skip
 

@@ -40,10 +40,11 @@ from pipeline.build_options import (
 from pipeline.build_result import BuildResult, BuiltEngine
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import SinkError
-from pipeline.gate import SPLIT, Competitor, Outcome, hold
+from pipeline.gate import SPLIT, Outcome, hold
 from pipeline.lineage import STORE, TENSORRT_GRAPH
 from pipeline.publish import made_otherwise, output_folder, publish, withdraw
 from pipeline.report.frames import CheckedFrames, check_frames
+from pipeline.report.subjects import Subject
 from pipeline.stage import Notify, StageEvent
 from pipeline.stages.build_openvino import BuildOpenVINOConfig, BuildOpenVINOStage
 from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
@@ -331,13 +332,15 @@ class _Build:
         """The gate's word on an engine, or on its exact graph where it cannot run."""
         backend = artifact.facts["backend"]
         with ExitStack() as stack:
-            first, second = (
-                stack.enter_context(each) for each in (open_built(reference), open_built(artifact))
-            )
-            what = "exact graph" if second.info.backend == "onnxruntime" else "engine"
+            ours, theirs = (
+                Subject(
+                    name, each.path, stack.enter_context(open_built(each)), each.manifest.files,
+                    each.manifest,
+                )
+                for name, each in ((self.options.precision, artifact), ("fp32", reference))
+            )  # fmt: skip
             return hold(
-                Competitor("fp32", reference, first),
-                Competitor(self.options.precision, artifact, second, what),
-                frames, limits, self.store.root,
+                theirs, ours, frames, limits,
+                self.store.root / f"gate-{artifact.manifest.key[:20]}",
                 lambda done, total: self.progress.scored(backend, done, total),
             )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.artifact import Manifest, TensorFacts, hash_of, sha256_of, write_whole
+from pipeline.artifact import Manifest, TensorSpec, hash_of, sha256_of, write_whole
 from pipeline.bundle_box import BoxEngine, load_check
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import open_memory
@@ -158,8 +158,8 @@ def _manifest(request: BuildRequest, engine: Path, facts: dict[str, Any]) -> Man
         main=engine.name,
         files={engine.name: sha256_of(engine)},
         key=hash_of({"bundle": request.index["files"], "built_with": facts["built_with"]}),
-        inputs=tuple(TensorFacts.from_json(t) for t in model["inputs"]),
-        outputs=tuple(TensorFacts.from_json(t) for t in model["outputs"]),
+        inputs=tuple(TensorSpec.from_json(t) for t in model["inputs"]),
+        outputs=tuple(TensorSpec.from_json(t) for t in model["outputs"]),
         facts=facts,
         provenance=source.provenance,
     )

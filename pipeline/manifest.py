@@ -17,9 +17,16 @@ from pipeline.errors import ArtifactError
 MANIFEST_VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorFacts:
-    """One input or output: name, NumPy dtype name, fixed shape, layout."""
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a network.
+
+    Attributes:
+        name: in the graph.
+        dtype: NumPy's name of it.
+        shape: fixed.
+        layout: a letter for each axis: ``NHWC``, ``NCHW``, ``NHW``.
+    """
 
     name: str
     dtype: str
@@ -27,7 +34,7 @@ class TensorFacts:
     layout: str
 
     @classmethod
-    def from_json(cls, value: object) -> TensorFacts:
+    def from_json(cls, value: object) -> TensorSpec:
         """Read what ``as_json`` gave. Raises ``ArtifactError`` naming the field at fault."""
         given = _closed(value, cls)
         shape = given["shape"]
@@ -49,7 +56,8 @@ class Manifest:
     """What an artifact is.
 
     Attributes:
-        kind: ``deploy-checkpoint``, ``onnx``, ``qdq-onnx`` or ``engine``.
+        kind: ``checkpoint``, or what a stage ``produces``: ``injection-plan``,
+            ``deploy-checkpoint``, ``onnx``, ``qdq-onnx``, ``engine``, ``comparison``, ``tuning``.
         main: name of the file the artifact is about.
         files: SHA-256 of every file, by name relative to the manifest's folder.
         key: the cache key it was built under, see ``stage``.
@@ -64,8 +72,8 @@ class Manifest:
     main: str
     files: dict[str, str]
     key: str
-    inputs: tuple[TensorFacts, ...] = ()
-    outputs: tuple[TensorFacts, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     version: int = MANIFEST_VERSION
@@ -109,7 +117,7 @@ class Manifest:
         return json.dumps(_plain(value), indent=1, allow_nan=False).encode()
 
 
-def _closed(value: object, kind: type[Manifest | TensorFacts]) -> dict[str, Any]:
+def _closed(value: object, kind: type[Manifest | TensorSpec]) -> dict[str, Any]:
     """An object with all fields that ``kind`` needs and none that it does not know."""
     if not isinstance(value, dict):
         raise ArtifactError("the whole: not an object")
@@ -136,14 +144,14 @@ def _mapping(value: object, name: str) -> dict[str, Any]:
     return value
 
 
-def _tensors(given: Mapping[str, Any], name: str) -> tuple[TensorFacts, ...]:
+def _tensors(given: Mapping[str, Any], name: str) -> tuple[TensorSpec, ...]:
     listed = given.get(name, [])
     if not isinstance(listed, list):
         raise ArtifactError(f"{name}: not a list")
     found = []
     for number, each in enumerate(listed):
         try:
-            found.append(TensorFacts.from_json(each))
+            found.append(TensorSpec.from_json(each))
         except ArtifactError as error:
             raise ArtifactError(f"{name}.{number}: {error}") from error
     return tuple(found)

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.artifact import Artifact, Manifest, TensorFacts, hash_of, sha256_of
+from pipeline.artifact import Artifact, Manifest, TensorSpec, hash_of, sha256_of
 from pipeline.errors import ArtifactError
 from pipeline.store import Store
 
@@ -45,8 +45,8 @@ class Product:
 
     main: str
     others: tuple[str, ...] = ()
-    inputs: tuple[TensorFacts, ...] = ()
-    outputs: tuple[TensorFacts, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
 

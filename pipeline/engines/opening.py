@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline import OPENVINO_PRECISIONS
-from pipeline.artifact import Artifact, open_artifact, read_manifest
+from pipeline.artifact import Artifact, read_manifest
 from pipeline.engines.base import Engine
 from pipeline.engines.compiled_cache import open_cache
 from pipeline.engines.cpu import cpu_features, cpu_model
@@ -27,6 +27,25 @@ def manifest_of(path: Path) -> Path:
     """Where the manifest of an engine file lies: the whole name and ``.json``, so that engines of
     one name and different back ends keep a manifest each."""
     return path.with_name(f"{path.name}.json")
+
+
+def engine_artifact(path: Path, *, verify: bool = True) -> Artifact:
+    """The engine of that file, as its manifest describes it.
+
+    Args:
+        path: the engine's main file.
+        verify: compare every file with its hash; else nothing but the manifest is read.
+
+    Raises:
+        ArtifactError: the manifest is missing, does not match the files, or is another's.
+    """
+    manifest_path = manifest_of(path)
+    artifact = Artifact(read_manifest(manifest_path), manifest_path)
+    if verify:
+        artifact.verify()
+    if artifact.kind != "engine" or artifact.path.name != path.name:
+        raise ArtifactError(f"'{manifest_path}' is not the manifest of '{path.name}'")
+    return artifact
 
 
 def open_engine(
@@ -109,9 +128,7 @@ def find_engine(folder: Path) -> Path:
     reasons = []
     for path in sorted(candidates, key=_preference, reverse=True):
         try:
-            artifact = Artifact(read_manifest(manifest_of(path)), manifest_of(path))
-            if artifact.kind != "engine" or artifact.path != path:
-                raise ArtifactError(f"'{manifest_of(path)}' is not the manifest of '{path.name}'")
+            artifact = engine_artifact(path, verify=False)
             _check_facts(artifact)
             lost = [name for name in artifact.manifest.files if not (folder / name).is_file()]
             if lost:
@@ -157,11 +174,9 @@ def _check_meant(path: Path, *, threads: int, streams: int, allow_host_code: boo
 
 def _trusted(path: Path) -> Artifact:
     try:
-        artifact = open_artifact(manifest_of(path))
+        artifact = engine_artifact(path)
     except ArtifactError as error:
         raise ArtifactError(f"{error}", hint=_again(path)) from error
-    if artifact.kind != "engine" or artifact.path.name != path.name:
-        raise ArtifactError(f"'{manifest_of(path)}' is not the manifest of '{path.name}'")
     _check_facts(artifact)
     return artifact
 

@@ -19,6 +19,7 @@ from pipeline.lineage import TENSORRT_GRAPH, floating_of, is_quantized, quantize
 from pipeline.report.evaluate import Contestant
 from pipeline.report.schema import FloatLayer, FloatLayers
 from pipeline.stage import tool_versions
+from pipeline.store import MANIFEST_NAME
 
 _TOOLS = ("numpy", "opencv-python", "openvino", "onnxruntime", "tensorrt")
 
@@ -123,7 +124,7 @@ def open_subject(name: str, path: Path, *, allow_host_code: bool = False) -> Sub
 def _stage_of(path: Path, files: Mapping[str, str]) -> Manifest | None:
     """The manifest beside a graph, where it is of that very graph."""
     try:
-        manifest = read_manifest(path.with_name("artifact.json"))
+        manifest = read_manifest(path.with_name(MANIFEST_NAME))
     except ArtifactError:
         return None
     return manifest if manifest.files.get(path.name) == files.get(path.name) else None

@@ -13,9 +13,9 @@ from typing import Any
 
 import onnx
 
-from calibration.qdq_lint import heavy_nodes, left_in_float, lint
+from calibration.qdq_lint import describe, heavy_nodes, left_in_float, lint
 from pipeline import Precision
-from pipeline.artifact import Artifact, Manifest, TensorFacts
+from pipeline.artifact import Artifact, Manifest, TensorSpec
 from pipeline.engines.cuda_driver import find_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.tensorrt import import_flavour
@@ -150,10 +150,7 @@ class BuildTensorRTStage(FrameStage):
         if quantized:
             broken = lint(model, "tensorrt", left_in_float(model))
             if broken:
-                raise CheckFailedError(
-                    f"'{name}' breaks rule '{broken[0].rule}' at node '{broken[0].node}': "
-                    f"{broken[0].message} ({len(broken)} violations in all)"
-                )
+                raise CheckFailedError(f"'{name}' breaks {describe(broken)}")
         if "fp16" not in self.config.precision:
             return model
         try:
@@ -205,8 +202,8 @@ class BuildTensorRTStage(FrameStage):
         return {"agreement": agreement, "not_executed": None, "runtime": runtime}
 
 
-def _outputs(floating: Artifact, *, labels: bool) -> tuple[TensorFacts, ...]:
+def _outputs(floating: Artifact, *, labels: bool) -> tuple[TensorSpec, ...]:
     if not labels:
         return floating.manifest.outputs
     batch, height, width, _channels = floating.manifest.inputs[0].shape
-    return (TensorFacts(name=LABELS, dtype="uint8", shape=(batch, height, width), layout="NHW"),)
+    return (TensorSpec(name=LABELS, dtype="uint8", shape=(batch, height, width), layout="NHW"),)

@@ -13,7 +13,7 @@ import torch
 
 from models.checkpoints import load_segmenter
 from models.segmenter import BgrFrames
-from pipeline.artifact import Artifact, TensorFacts
+from pipeline.artifact import Artifact, TensorSpec
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.errors import CheckFailedError
 from pipeline.frame_stage import FrameStage
@@ -88,8 +88,8 @@ class ExportStage(FrameStage):
         logits = (config.batch, preset.classes, config.height // 4, config.width // 4)
         return Product(
             main=path.name,
-            inputs=(TensorFacts(name=INPUT, dtype="uint8", shape=size, layout="NHWC"),),
-            outputs=(TensorFacts(name=OUTPUT, dtype="float32", shape=logits, layout="NCHW"),),
+            inputs=(TensorSpec(name=INPUT, dtype="uint8", shape=size, layout="NHWC"),),
+            outputs=(TensorSpec(name=OUTPUT, dtype="float32", shape=logits, layout="NCHW"),),
             facts={
                 "preset": preset.name, "patch": preset.unit, "multiply_adds": cost,
                 "error": agreement.logits, "agreement": agreement.as_json(),

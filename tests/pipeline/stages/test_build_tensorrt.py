@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,19 +140,22 @@ def test_a_gpu_that_appears_runs_it_and_may_run_its_host_code(
 @pytest.mark.parametrize("labels", [True, False])
 def test_an_engine_that_runs_is_compared_frame_by_frame(
     tmp_path: Path, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch,
-    labels: bool,
+    left_open: list[str], labels: bool,
 ) -> None:  # fmt: skip
     """Its own graph stands for it, where there is no GPU."""
     module = "pipeline.stages.build_tensorrt"
     monkeypatch.setattr(
         f"{module}.open_fresh", lambda path, _manifest: OnnxRuntimeEngine(path.with_name(GRAPH))
     )
-    found = _run(Store(tmp_path / "all"), frames, int8_build, labels=labels).facts["agreement"]
+    precision = "int8" if labels else "int8+fp16"  # whose graph is compared before, too
+    run = partial(_run, frames=frames, build=int8_build, labels=labels, precision=precision)
+    found = run(Store(tmp_path / "all")).facts["agreement"]
+    assert left_open == []
     assert found["graph"]["labels"] == found["graph"]["worst_frame"] == 1
     assert found["graph"]["frames"] == 2
     # As with every engine: the dearer the network, the fewer frames.
     monkeypatch.setattr("pipeline.verify._CHECK_MULTIPLY_ADDS", 1)
-    fewer = _run(Store(tmp_path / "few"), frames, int8_build, labels=labels).facts["agreement"]
+    fewer = run(Store(tmp_path / "few")).facts["agreement"]
     assert fewer["graph"]["frames"] == 1
 
 
