@@ -18,9 +18,9 @@ from pipeline.inference import Segmenter
 from pipeline.lineage import TENSORRT_GRAPH, floating_of, is_quantized, quantized_of
 from pipeline.report.evaluate import Contestant
 from pipeline.report.schema import FloatLayer, FloatLayers
-from pipeline.stage import tool_versions
+from pipeline.stage import PICTURES, tool_versions
 
-_TOOLS = ("numpy", "opencv-python", "openvino", "onnxruntime", "tensorrt")
+_TOOLS = ("numpy", *PICTURES, "openvino", "onnxruntime", "tensorrt", "tensorrt_rtx")
 
 
 @dataclass(frozen=True)
