@@ -24,9 +24,10 @@ from typing import Any, BinaryIO, Final, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from calibration.cityscapes import NUM_CLASSES
 from pipeline.artifact import canonical_json
 from pipeline.errors import ArtifactError, SinkError
-from pipeline.report.zones import CLASSES, OUTCOMES_SHAPE
+from pipeline.report.zones import OUTCOMES_SHAPE
 
 LAYOUT_VERSION: Final = 1
 """Raised whenever a record of the same frame would come out otherwise."""
@@ -35,9 +36,9 @@ RECORD: Final = np.dtype(
     [
         ("frame", "<i4"),
         # Confusion matrices: truth by prediction, the last column counting "no class".
-        ("reference", "<u4", (CLASSES, CLASSES + 1)),
-        ("candidate", "<u4", (CLASSES, CLASSES + 1)),
-        ("exact", "<u4", (CLASSES, CLASSES + 1)),
+        ("reference", "<u4", (NUM_CLASSES, NUM_CLASSES + 1)),
+        ("candidate", "<u4", (NUM_CLASSES, NUM_CLASSES + 1)),
+        ("exact", "<u4", (NUM_CLASSES, NUM_CLASSES + 1)),
         ("has_exact", "<i4"),
         ("outcomes", "<u4", OUTCOMES_SHAPE),
         # From ``zones.edge_surplus``.

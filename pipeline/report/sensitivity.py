@@ -22,7 +22,7 @@ import numpy.typing as npt
 import onnx
 
 from calibration.ablation import Ablation
-from calibration.cityscapes import IGNORE
+from calibration.cityscapes import IGNORE, NUM_CLASSES
 from pipeline.artifact import hash_of, sha256_of, write_whole
 from pipeline.engines.base import FrameBatch, OutputBatch
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
@@ -33,7 +33,6 @@ from pipeline.report.frames import FrameSource
 from pipeline.report.metrics import class_iou, mean_over_classes
 from pipeline.report.schema import SensitivityRow
 from pipeline.report.subjects import Graphs
-from pipeline.report.zones import CLASSES
 from pipeline.stage import PICTURES, tool_versions
 
 MAX_FRAMES: Final = 64
@@ -103,7 +102,7 @@ class Bench:
         Raises ``EngineError`` where ONNX Runtime refuses the graph.
         """
         logits, labels = [], []
-        matrix = np.zeros((CLASSES, CLASSES + 1), np.int64)
+        matrix = np.zeros((NUM_CLASSES, NUM_CLASSES + 1), np.int64)
         with _opened(model) as engine:
             segmenter = Segmenter(engine, tiles="fit")
             for bgr, truth in self._held:

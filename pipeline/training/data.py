@@ -16,11 +16,9 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from calibration.cityscapes import CLASS_NAMES, Cityscapes, FramePair
+from calibration.cityscapes import NUM_CLASSES, Cityscapes, FramePair
 from pipeline.errors import UsageError
 from pipeline.training.augment import AugmentConfig, augment
-
-NUM_CLASSES = len(CLASS_NAMES)
 
 
 @dataclass
