@@ -26,6 +26,8 @@ from rich.markup import escape
 
 from calibration.frames import DEFAULT_COUNT
 from models import DEFAULT_PRESET
+from pipeline import DEFAULT_SHAPE
+from pipeline.benchmark.options import PEERS, ROUNDS, BenchmarkOptions, parse_against
 from pipeline.console import (
     BUILD_PACKAGES,
     EXIT_OK,
@@ -40,17 +42,14 @@ from pipeline.console import (
     warn,
 )
 from pipeline.errors import UsageError
-from pipeline.publish import prepare
+from pipeline.publish import prepare, write_output
 
 if TYPE_CHECKING:
-    from pipeline.benchmark.options import BenchmarkOptions
     from pipeline.benchmark.run import Listener
     from pipeline.benchmark.schema import Benchmark
     from pipeline.stage import StageEvent
 
-
-AGAINST = "torch,onnxruntime,benchmark_app"
-ROUNDS = 7
+AGAINST = ",".join(PEERS)
 
 
 def build_parser() -> Parser:
@@ -66,7 +65,7 @@ def build_parser() -> Parser:
         "--checkpoint", type=Path, metavar="FILE", help="trained network (default: the shipped one)"
     )
     add("--random-weights", action="store_true", help="an untrained network: speed alone")
-    add("--shape", type=parse_shape, default=(512, 1024), metavar="HxW",
+    add("--shape", type=parse_shape, default=DEFAULT_SHAPE, metavar="HxW",
         help="of the engine's input (default: 512x1024)")  # fmt: skip
     add("--against", metavar="A,B", help=f"peers, or none (default: {AGAINST})")
     add("--rounds", type=positive_int, metavar="N",
@@ -93,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse, measure, print."""
     options = build_parser().parse_args(arguments)
     require(*BUILD_PACKAGES, extra="build", why="the benchmark")
-    from pipeline.benchmark.page import write_page, write_text
+    from pipeline.benchmark.page import write_page
 
     check_asked(options)
     asked = read_options(options, arguments)
@@ -108,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
             roofs = profile_only(asked, listener)
             status.stop()
             if options.save is not None:
-                write_text(options.save, roofs.model_dump_json(indent=1) + "\n")
+                write_output(options.save, f"{roofs.model_dump_json(indent=1)}\n".encode())
             if options.json:
                 print_json(roofs.model_dump(mode="json"))
             else:
@@ -119,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         benchmark = run(asked, listener)
     tell(benchmark)
     if options.save is not None:
-        write_text(options.save, benchmark.model_dump_json(indent=1) + "\n")
+        write_output(options.save, f"{benchmark.model_dump_json(indent=1)}\n".encode())
     if options.html is not None:
         write_page(options.html, benchmark)
         say(f"page: {options.html}")
@@ -149,7 +148,6 @@ def check_asked(options: Namespace) -> None:
 def read_options(options: Namespace, arguments: list[str] | None) -> BenchmarkOptions:
     """The command's options as the library's. Raises ``UsageError`` where they contradict."""
     from calibration.cityscapes import dataset_root
-    from pipeline.benchmark.options import BenchmarkOptions, parse_against
 
     words = sys.argv[1:] if arguments is None else arguments
     return BenchmarkOptions(

@@ -7,10 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from pipeline.artifact import write_whole
 from pipeline.benchmark.schema import Benchmark, Comparison, Group, Machine, Roofline, Row
 from pipeline.benchmark.table import count, describe, figure
-from pipeline.errors import SinkError
+from pipeline.publish import write_output
 
 LAYERS: Final = 40
 _STYLE: Final = """
@@ -44,15 +43,7 @@ _TITLES: Final[dict[Group, str]] = {
 
 def write_page(path: Path, benchmark: Benchmark) -> None:
     """Write the page whole. Raises ``SinkError`` where that cannot be."""
-    write_text(path, render(benchmark))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises ``SinkError``."""
-    try:
-        write_whole(path, text.encode())
-    except OSError as error:
-        raise SinkError(f"'{path}' cannot be written: {error.strerror}") from error
+    write_output(path, render(benchmark).encode())
 
 
 def render(benchmark: Benchmark) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from calibration.cityscapes import PALETTE_RGB
-from pipeline.artifact import write_whole
-from pipeline.errors import MissingDependencyError, SinkError
+from pipeline.errors import MissingDependencyError
+from pipeline.publish import write_output
 from pipeline.report import charts, wording
 from pipeline.report.pictures import PicturedFrame
 from pipeline.report.schema import Report
@@ -59,10 +59,7 @@ def write_report(
         (files.junit, render_junit(report)),
     )
     for path, text in contents:
-        try:
-            write_whole(path, text.encode())
-        except OSError as error:
-            raise SinkError(f"'{path}' cannot be written: {error.strerror}") from error
+        write_output(path, text.encode())
     return files
 
 

@@ -23,12 +23,13 @@ import onnx
 
 from calibration.ablation import Ablation
 from calibration.cityscapes import IGNORE, NUM_CLASSES
-from pipeline.artifact import hash_of, sha256_of, write_whole
+from pipeline.artifact import hash_of, sha256_of
 from pipeline.engines.base import FrameBatch, OutputBatch
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.errors import SinkError, UsageError
+from pipeline.errors import UsageError
 from pipeline.inference import Segmenter
 from pipeline.kernels import confusion
+from pipeline.publish import write_output
 from pipeline.report.frames import FrameSource
 from pipeline.report.metrics import class_iou, mean_over_classes
 from pipeline.report.schema import SensitivityRow
@@ -223,7 +224,4 @@ def _read(state: Path | None, key: str) -> dict[str, SensitivityRow]:
 def _write(state: Path | None, key: str, rows: dict[str, SensitivityRow]) -> None:
     if state is not None:
         held = {"key": key, "rows": [row.model_dump() for row in rows.values()]}
-        try:
-            write_whole(state, json.dumps(held).encode())
-        except OSError as error:
-            raise SinkError(f"'{state}' cannot be written: {error.strerror}") from error
+        write_output(state, json.dumps(held).encode())
