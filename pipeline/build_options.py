@@ -10,7 +10,7 @@ from calibration.frames import DEFAULT_COUNT
 from calibration.images import MAX_PIXELS
 from calibration.quantize import QuantizeSettings
 from models import DEFAULT_INJECTION, INJECTION_FORMS
-from pipeline import PRECISIONS
+from pipeline import BACKENDS, DEFAULT_SHAPE, PRECISIONS
 from pipeline.engines.cpu import cpu_features, products_saturate
 from pipeline.engines.trt_builder import BuilderOptions
 from pipeline.engines.trt_preflight import Flavour
@@ -18,9 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
 from pipeline.verify import MIN_AGREEMENT
 
-BACKENDS = ("openvino", "tensorrt", "all")
 INJECTIONS = (*INJECTION_FORMS, "auto", "train")
-DEFAULT_SHAPE = (512, 1024)
 
 # Options of the command by the builder's own names for them.
 _BUILDER = {

@@ -20,7 +20,7 @@ import numpy as np
 from rich.markup import escape
 
 from calibration.cityscapes import FramePair, dataset_root
-from pipeline import PRECISIONS
+from pipeline import DEFAULT_SHAPE, PRECISIONS
 from pipeline.console import (
     BUILD_PACKAGES,
     EXIT_INTERRUPTED,
@@ -175,7 +175,7 @@ def built(options: Namespace, option: str, other: Subject | None, injection: str
     where not told."""
     precision = options.reference if option == "--reference" else options.candidate
     require(*BUILD_PACKAGES, extra="build", why=f"building the {precision} engine")
-    from pipeline.build import DEFAULT_SHAPE, BuildOptions, build
+    from pipeline.build import BuildOptions, build
 
     shape, preset = options.shape, options.preset
     if other is not None:

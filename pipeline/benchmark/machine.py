@@ -24,7 +24,6 @@ PACKAGES: Final = (
 MOST_OTHERS: Final = 0.1
 """Share of the CPUs that others may take before figures are marked."""
 
-_LOOK: Final = 1.0
 _INT8: Final = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 _BF16: Final = ("avx512_bf16", "amx_bf16", "bf16")
 _STAT: Final = Path("/proc/stat")
@@ -79,8 +78,8 @@ def _busy_seconds(stat: Path) -> float | None:
     return ticks / os.sysconf("SC_CLK_TCK") if seen == len(wanted) else None
 
 
-def look(seconds: float = _LOOK) -> Load:
-    """How busy the machine is, doing nothing for a second to see."""
+def look(seconds: float) -> Load:
+    """How busy the machine is, doing nothing for so long to see."""
     before = read_clock()
     time.sleep(seconds)
     busy = others_share(before, read_clock(), cpu_count())

@@ -29,7 +29,6 @@ WHAT: Final[Mapping[str, str]] = {
     FIRST_FRAME: "from the command to the first labels on disk, the engine being cached",
 }
 
-TURN_SECONDS: Final = 2.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _COMMAND: Final = _ROOT / "scripts" / "run_video.py"
 _LEAST_FRAMES, _MOST_FRAMES = 20, 400
@@ -43,9 +42,7 @@ print(time.perf_counter() - begin, "torch" in sys.modules)
 """
 
 
-def runner_entry(
-    engine: Engine, clip: Path, output: Path | None, seconds: float = TURN_SECONDS
-) -> Entry:
+def runner_entry(engine: Engine, clip: Path, output: Path | None, seconds: float) -> Entry:
     """The runner over a file, as many frames as take about ``seconds``; one sample a turn.
 
     Args:

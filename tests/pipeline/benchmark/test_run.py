@@ -122,7 +122,7 @@ def test_an_int8_that_is_refused_leaves_the_rest(
 
 def test_the_clip_is_what_it_says(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
-    assert write_streets(path, (36, 64), 5).startswith("rendered streets, 64x36")
+    assert write_streets(path, 5, (36, 64)).startswith("rendered streets, 64x36")
     frames = read_frames(path, 99)
     assert [frame.shape for frame in frames] == [(36, 64, 3)] * 5
     assert not np.array_equal(frames[0], frames[-1])
