@@ -70,6 +70,12 @@ class Manifest:
     provenance: dict[str, Any] = field(default_factory=dict)
     version: int = MANIFEST_VERSION
 
+    @property
+    def patch(self) -> int | None:
+        """Side of the network's patches in pixels of its input, where the facts say it."""
+        side = self.facts.get("patch")
+        return side if isinstance(side, int) and side > 0 else None
+
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Read what ``to_json`` gave.

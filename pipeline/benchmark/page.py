@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.benchmark.schema import Benchmark, Comparison, Group, Machine, Roofline, Row
-from pipeline.benchmark.table import count, describe, figure
+from pipeline.benchmark.table import describe, figure
 from pipeline.publish import write_output
+from pipeline.wording import counted
 
 LAYERS: Final = 40
 _STYLE: Final = """
@@ -55,9 +56,9 @@ def render(benchmark: Benchmark) -> str:
         f"<h1>{escape(title)}</h1>",
         f"<p>{escape(describe(benchmark.machine))}, {escape(benchmark.created_at)}.<br>"
         f"<code>{escape(benchmark.command)}</code></p>",
-        f"<p class=muted>Medians of {count(benchmark.rounds)} in which all took turns. Bars: the "
-        "median; the light part, the slowest round. Ratios are paired by round; in brackets the "
-        f"least and the greatest. Clip: {escape(benchmark.video)}. Checkpoint: "
+        f"<p class=muted>Medians of {counted(benchmark.rounds, 'round')} in which all took turns. "
+        "Bars: the median; the light part, the slowest round. Ratios are paired by round; in "
+        f"brackets the least and the greatest. Clip: {escape(benchmark.video)}. Checkpoint: "
         f"{escape(network.checkpoint)}, {escape(network.checkpoint_sha256[:12])}.</p>",
     ]
     if benchmark.machine.loaded is not None:

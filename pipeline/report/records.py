@@ -99,7 +99,6 @@ class StateFile:
 
     Attributes:
         resumed: how many records of this key were found.
-        replaced: whether there was a file, but not one of this key.
 
     Raises:
         ArtifactError: another process is writing it.
@@ -117,7 +116,7 @@ class StateFile:
             raise SinkError(f"'{path}' cannot be written: {error.strerror}") from error
         try:
             self._lock()
-            self.resumed, self.replaced = self._adopt()
+            self.resumed = self._adopt()
         except BaseException:
             self._file.close()
             raise
@@ -180,15 +179,14 @@ class StateFile:
                 "wait for it, or choose another --output"
             ) from error
 
-    def _adopt(self) -> tuple[int, bool]:
-        """(records of this key that are whole, whether the file was another's)."""
-        there = self._file.read(len(self._header))
-        if there != self._header:
+    def _adopt(self) -> int:
+        """How many records of this key are whole. What follows them, or is another's, is gone."""
+        if self._file.read(len(self._header)) != self._header:
             self._file.seek(0)
             self._file.truncate()
             self._file.write(self._header)
             self._file.flush()
-            return 0, bool(there)
+            return 0
         count = 0
         while len(data := self._file.read(RECORD.itemsize)) == RECORD.itemsize:
             record = np.frombuffer(data, RECORD)[0]
@@ -196,7 +194,7 @@ class StateFile:
                 break
             count += 1
         self._file.truncate(len(self._header) + count * RECORD.itemsize)
-        return count, False
+        return count
 
 
 def _crc(record: RecordArray | np.void) -> int:

@@ -255,7 +255,7 @@ def patch_of(subject: Subject) -> tuple[int, int] | None:
     """
     if subject.manifest is None:
         return None
-    side = subject.manifest.facts.get("patch")
+    side = subject.manifest.patch
     if side is None:
         preset = subject.manifest.facts.get("preset")
         try:
@@ -263,7 +263,7 @@ def patch_of(subject: Subject) -> tuple[int, int] | None:
         except ModuleNotFoundError:
             return None  # no torch here
         side = PRESETS[preset].unit if preset in PRESETS else None
-    return (side, side) if isinstance(side, int) and side > 0 else None
+    return None if side is None else (side, side)
 
 
 def machine() -> dict[str, Any]:

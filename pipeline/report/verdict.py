@@ -147,9 +147,9 @@ def headline(verdict: Verdict) -> str:
     return f"{'PASSED' if verdict.passed else 'REGRESSION'}: {moved}, {least}"
 
 
-def signed(points: float, digits: int = 2) -> str:
-    """A difference with its sign, a true minus, and no sign where it rounds to nothing."""
-    text = f"{abs(points):.{digits}f}"
+def signed(points: float) -> str:
+    """A difference with its sign, a true minus, and none where its two decimals are nothing."""
+    text = f"{abs(points):.2f}"
     if float(text) == 0:
         return text
     return ("+" if points > 0 else "−") + text
