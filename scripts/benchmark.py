@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def check_asked(options: Namespace) -> None:
-    """Raise ``UsageError`` or ``SinkError`` for what minutes of measuring would end in."""
+    """Raise an ``EdgeError`` for what minutes of measuring would end in."""
     if options.roofline:
         for name in ("html", "against", "rounds", "video"):
             if getattr(options, name) is not None:
@@ -143,6 +143,8 @@ def check_asked(options: Namespace) -> None:
         if path.is_dir():
             raise UsageError(f"{option} {path}: is a directory, give a file in it")
         prepare(path.parent)
+    if options.html is not None:
+        require("jinja2", extra="report", why="the benchmark's page")
 
 
 def read_options(options: Namespace, arguments: list[str] | None) -> BenchmarkOptions:
@@ -171,10 +173,10 @@ def make_listener(rounds: int, update: Callable[[str], None]) -> Listener:
             say(f"  {event.stage:<24}{event.seconds:6.1f} s")
 
     return Listener(
-        staged,
-        lambda line: update(escape(line)),
-        warn,
-        lambda number, row: update(f"round {number + 1} of {rounds}: {escape(row)}"),
+        stage=staged,
+        say=lambda line: update(escape(line)),
+        warn=warn,
+        turn=lambda number, row: update(f"round {number + 1} of {rounds}: {escape(row)}"),
     )
 
 

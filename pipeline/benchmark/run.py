@@ -50,7 +50,7 @@ from pipeline.stage import Notify
 _TARGET_SHAPE, _TARGET_CPUS = (512, 1024), 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Listener:
     """Who is told what: of the builds' stages, of what is under way, of what spoils the figures
     while there is still time to stop, and whose turn it is."""

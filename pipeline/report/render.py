@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from calibration.cityscapes import PALETTE_RGB
-from pipeline.errors import MissingDependencyError
+from pipeline.pages import environment
 from pipeline.publish import write_output
 from pipeline.report import charts, wording
 from pipeline.report.pictures import PicturedFrame
@@ -76,22 +76,12 @@ def render_html(
     Raises:
         MissingDependencyError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("jinja2", "report", why="writing the report") from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["signed"] = signed
+    templates = environment(TEMPLATES, why="writing the report")
+    templates.filters["signed"] = signed
     span = charts.change_span(
         [(row.drop, row.drop_interval) for row in report.classes], report.limits.max_class_drop
     )
-    return environment.get_template("report.html").render(
+    return templates.get_template("report.html").render(
         report=report,
         charts=charts,
         words=wording,
