@@ -31,7 +31,6 @@ from pipeline.build_command import rebuild_command
 from pipeline.build_engines import agreements, choose_flavour, open_built
 from pipeline.build_inputs import engine_name, find_checkpoint, label_of, open_dataset
 from pipeline.build_options import (
-    DEFAULT_SHAPE,
     BuildOptions,
     GateLimits,
     TensorRTOptions,
@@ -60,7 +59,7 @@ from pipeline.stages.tune import TuneConfig, TuneStage
 from pipeline.store import Store
 
 __all__ = [
-    "DEFAULT_PRESET", "DEFAULT_SHAPE", "BuildOptions", "BuildResult", "BuiltEngine", "GateLimits",
+    "DEFAULT_PRESET", "BuildOptions", "BuildResult", "BuiltEngine", "GateLimits",
     "Progress", "TensorRTOptions", "TunePace", "build", "open_dataset",
 ]  # fmt: skip
 

@@ -5,24 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
 
 from calibration.frames import DEFAULT_COUNT
 from calibration.images import MAX_PIXELS
 from calibration.quantize import QuantizeSettings
 from models import DEFAULT_INJECTION
-from pipeline import PRECISIONS, EngineBackend, Injection, Precision
+from pipeline import BACKENDS, DEFAULT_SHAPE, INJECTIONS, PRECISIONS, Backend, Injection, Precision
 from pipeline.engines.cpu import cpu_features, products_saturate
 from pipeline.engines.trt_builder import BuilderOptions
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import UsageError
 from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
 from pipeline.verify import MIN_AGREEMENT
-
-Backend: TypeAlias = Literal[EngineBackend, "all"]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
-INJECTIONS: tuple[Injection, ...] = get_args(Injection)
-DEFAULT_SHAPE = (512, 1024)
 
 # Options of the command by the builder's own names for them.
 _BUILDER = {

@@ -78,6 +78,12 @@ class Manifest:
     provenance: dict[str, Any] = field(default_factory=dict)
     version: int = MANIFEST_VERSION
 
+    @property
+    def patch(self) -> int | None:
+        """Side of the network's patches in pixels of its input, where the facts say it."""
+        side = self.facts.get("patch")
+        return side if isinstance(side, int) and side > 0 else None
+
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Read what ``to_json`` gave.
@@ -114,7 +120,7 @@ class Manifest:
             "outputs": [tensor.as_json() for tensor in self.outputs], "facts": self.facts,
             "provenance": self.provenance,
         }  # fmt: skip
-        return json.dumps(_plain(value), indent=1, allow_nan=False).encode()
+        return json.dumps(plain_json(value), indent=1, allow_nan=False).encode()
 
 
 def _closed(value: object, kind: type[Manifest | TensorSpec]) -> dict[str, Any]:
@@ -157,12 +163,12 @@ def _tensors(given: Mapping[str, Any], name: str) -> tuple[TensorSpec, ...]:
     return tuple(found)
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Mappings and sequences as JSON has them; numbers that are none as ``None``."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain_json(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -50,6 +50,14 @@ def prepare(output: Path) -> None:
         ) from error
 
 
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file that was asked for: whole, or not at all. Raises ``SinkError`` naming it."""
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise SinkError(f"'{path}' cannot be written: {error.strerror}") from error
+
+
 @contextmanager
 def output_folder(output: Path) -> Iterator[None]:
     """The folder, made as ``prepare`` does; gone again where it is new and nothing came of it."""

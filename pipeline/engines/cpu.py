@@ -78,11 +78,16 @@ def overflow_warning(weight_bits: object) -> str | None:
     )
 
 
-def cpu_count() -> int:
-    """Logical CPUs that this process may use."""
+def usable_cpus() -> list[int]:
+    """Numbers of the logical CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def cpu_count() -> int:
+    """How many those are."""
+    return len(usable_cpus())
 
 
 def _cpuinfo() -> list[str]:

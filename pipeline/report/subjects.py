@@ -18,10 +18,10 @@ from pipeline.inference import Segmenter
 from pipeline.lineage import TENSORRT_GRAPH, floating_of, is_quantized, quantized_of
 from pipeline.report.evaluate import Contestant
 from pipeline.report.schema import FloatLayer, FloatLayers
-from pipeline.stage import tool_versions
+from pipeline.stage import PICTURES, tool_versions
 from pipeline.store import MANIFEST_NAME
 
-_TOOLS = ("numpy", "opencv-python", "openvino", "onnxruntime", "tensorrt")
+_TOOLS = ("numpy", *PICTURES, "openvino", "onnxruntime", "tensorrt", "tensorrt_rtx")
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def patch_of(subject: Subject) -> tuple[int, int] | None:
     """
     if subject.manifest is None:
         return None
-    side = subject.manifest.facts.get("patch")
+    side = subject.manifest.patch
     if side is None:
         preset = subject.manifest.facts.get("preset")
         try:
@@ -264,7 +264,7 @@ def patch_of(subject: Subject) -> tuple[int, int] | None:
         except ModuleNotFoundError:
             return None  # no torch here
         side = PRESETS[preset].unit if preset in PRESETS else None
-    return (side, side) if isinstance(side, int) and side > 0 else None
+    return None if side is None else (side, side)
 
 
 def machine() -> dict[str, Any]:

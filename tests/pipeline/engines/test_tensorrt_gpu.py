@@ -226,7 +226,6 @@ def test_labels_come_back_as_its_graph_has_them(
             assert np.mean(labels == exact.infer(stack)) >= AGREEMENT
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["edge-s", "edge-m"])
 def test_a_shipped_network_is_built_and_opened_as_users_do(
     streets: Path, tmp_path: Path, preset: str
