@@ -1,7 +1,7 @@
 """Some layers of a Q/DQ graph quantized, the others in float: what a single layer costs.
 
 A *layer* is a node that reads dequantized operands, seen through whatever only moves values
-(``qdq_lint.TRANSPARENT``, and Concat). To quantize some layers and no others, the float graph is
+(``qdq_graph.TRANSPARENT``, and Concat). To quantize some layers and no others, the float graph is
 taken and each of those nodes replaced by its quantized self, with the Q/DQ pairs of its own
 operands. A tensor that several layers read in int8 is so rounded for the chosen ones alone: the
 other readers get it as it is. All layers chosen is the Q/DQ graph itself, none is the float graph.
@@ -13,7 +13,14 @@ from collections.abc import Collection, Mapping
 
 import onnx
 
-from calibration.qdq_graph import DEQUANTIZE, QUANTIZE, TRANSPARENT, QdqGraph, QuantizedGraphError
+from calibration.qdq_graph import (
+    DEQUANTIZE,
+    QUANTIZE,
+    TRANSPARENT,
+    QdqGraph,
+    QuantizedGraphError,
+    drop_unused,
+)
 
 _SEEN_THROUGH = TRANSPARENT | {"Concat"}
 _PAIR = frozenset({QUANTIZE, DEQUANTIZE})
@@ -159,9 +166,7 @@ def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     _give_back_names(kept)
     del graph.node[:]
     graph.node.extend(kept)
-    unread = [tensor for tensor in graph.initializer if tensor.name not in wanted]
-    for tensor in unread:
-        graph.initializer.remove(tensor)
+    drop_unused(graph)
     del graph.value_info[:]
 
 

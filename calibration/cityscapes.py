@@ -34,112 +34,59 @@ _LABEL_ENDING: Final = "_gtFine_labelIds.png"
 
 @dataclass(frozen=True)
 class Label:
-    """One row of the official table.
+    """One row of the official table, as far as it is needed here.
 
     ``id`` is -1 for what has no id and is never drawn into a label file (the licence plate);
-    ``train_id`` is 0 to 18, ``IGNORE``, or -1 (licence plate); ``color`` is RGB.
+    ``train_id`` is 0 to 18, ``IGNORE``, or -1 (licence plate); ``rgb`` is 0xRRGGBB.
     """
 
     name: str
     id: int
     train_id: int
-    category: str
-    category_id: int
-    has_instances: bool
-    ignore_in_eval: bool
-    color: tuple[int, int, int]
+    rgb: int
+
+    @property
+    def color(self) -> tuple[int, int, int]:
+        """Red, green, blue."""
+        return self.rgb >> 16, self.rgb >> 8 & 255, self.rgb & 255
 
 
-def _group(
-    category: str, category_id: int, has_instances: bool, *rows: tuple[str, int, int, int]
-) -> tuple[Label, ...]:
-    """Labels of one category from rows of name, id, train id and colour as 0xRRGGBB."""
-    return tuple(
-        Label(
-            name,
-            id_,
-            train_id,
-            category,
-            category_id,
-            has_instances,
-            train_id in (IGNORE, -1),  # exactly the classes without a train id are not scored
-            (rgb >> 16, rgb >> 8 & 255, rgb & 255),
-        )
-        for name, id_, train_id, rgb in rows
-    )
-
-
-LABELS: Final[tuple[Label, ...]] = (
-    *_group(
-        "void",
-        0,
-        False,
-        ("unlabeled", 0, IGNORE, 0x000000),
-        ("ego vehicle", 1, IGNORE, 0x000000),
-        ("rectification border", 2, IGNORE, 0x000000),
-        ("out of roi", 3, IGNORE, 0x000000),
-        ("static", 4, IGNORE, 0x000000),
-        ("dynamic", 5, IGNORE, 0x6F4A00),
-        ("ground", 6, IGNORE, 0x510051),
-    ),
-    *_group(
-        "flat",
-        1,
-        False,
-        ("road", 7, 0, 0x804080),
-        ("sidewalk", 8, 1, 0xF423E8),
-        ("parking", 9, IGNORE, 0xFAAAA0),
-        ("rail track", 10, IGNORE, 0xE6968C),
-    ),
-    *_group(
-        "construction",
-        2,
-        False,
-        ("building", 11, 2, 0x464646),
-        ("wall", 12, 3, 0x66669C),
-        ("fence", 13, 4, 0xBE9999),
-        ("guard rail", 14, IGNORE, 0xB4A5B4),
-        ("bridge", 15, IGNORE, 0x966464),
-        ("tunnel", 16, IGNORE, 0x96785A),
-    ),
-    *_group(
-        "object",
-        3,
-        False,
-        ("pole", 17, 5, 0x999999),
-        ("polegroup", 18, IGNORE, 0x999999),
-        ("traffic light", 19, 6, 0xFAAA1E),
-        ("traffic sign", 20, 7, 0xDCDC00),
-    ),
-    *_group(
-        "nature",
-        4,
-        False,
-        ("vegetation", 21, 8, 0x6B8E23),
-        ("terrain", 22, 9, 0x98FB98),
-    ),
-    *_group("sky", 5, False, ("sky", 23, 10, 0x4682B4)),
-    *_group(
-        "human",
-        6,
-        True,
-        ("person", 24, 11, 0xDC143C),
-        ("rider", 25, 12, 0xFF0000),
-    ),
-    *_group(
-        "vehicle",
-        7,
-        True,
-        ("car", 26, 13, 0x00008E),
-        ("truck", 27, 14, 0x000046),
-        ("bus", 28, 15, 0x003C64),
-        ("caravan", 29, IGNORE, 0x00005A),
-        ("trailer", 30, IGNORE, 0x00006E),
-        ("train", 31, 16, 0x005064),
-        ("motorcycle", 32, 17, 0x0000E6),
-        ("bicycle", 33, 18, 0x770B20),
-    ),
-    *_group("vehicle", 7, False, ("license plate", -1, -1, 0x00008E)),
+LABELS: Final = (
+    Label("unlabeled", 0, IGNORE, 0x000000),
+    Label("ego vehicle", 1, IGNORE, 0x000000),
+    Label("rectification border", 2, IGNORE, 0x000000),
+    Label("out of roi", 3, IGNORE, 0x000000),
+    Label("static", 4, IGNORE, 0x000000),
+    Label("dynamic", 5, IGNORE, 0x6F4A00),
+    Label("ground", 6, IGNORE, 0x510051),
+    Label("road", 7, 0, 0x804080),
+    Label("sidewalk", 8, 1, 0xF423E8),
+    Label("parking", 9, IGNORE, 0xFAAAA0),
+    Label("rail track", 10, IGNORE, 0xE6968C),
+    Label("building", 11, 2, 0x464646),
+    Label("wall", 12, 3, 0x66669C),
+    Label("fence", 13, 4, 0xBE9999),
+    Label("guard rail", 14, IGNORE, 0xB4A5B4),
+    Label("bridge", 15, IGNORE, 0x966464),
+    Label("tunnel", 16, IGNORE, 0x96785A),
+    Label("pole", 17, 5, 0x999999),
+    Label("polegroup", 18, IGNORE, 0x999999),
+    Label("traffic light", 19, 6, 0xFAAA1E),
+    Label("traffic sign", 20, 7, 0xDCDC00),
+    Label("vegetation", 21, 8, 0x6B8E23),
+    Label("terrain", 22, 9, 0x98FB98),
+    Label("sky", 23, 10, 0x4682B4),
+    Label("person", 24, 11, 0xDC143C),
+    Label("rider", 25, 12, 0xFF0000),
+    Label("car", 26, 13, 0x00008E),
+    Label("truck", 27, 14, 0x000046),
+    Label("bus", 28, 15, 0x003C64),
+    Label("caravan", 29, IGNORE, 0x00005A),
+    Label("trailer", 30, IGNORE, 0x00006E),
+    Label("train", 31, 16, 0x005064),
+    Label("motorcycle", 32, 17, 0x0000E6),
+    Label("bicycle", 33, 18, 0x770B20),
+    Label("license plate", -1, -1, 0x00008E),
 )
 
 _SCORED: Final = sorted(
@@ -147,6 +94,8 @@ _SCORED: Final = sorted(
 )
 CLASS_NAMES: Final[tuple[str, ...]] = tuple(label.name for label in _SCORED)
 """The nineteen scored classes, in the order of their train ids."""
+
+NUM_CLASSES: Final = len(CLASS_NAMES)
 
 PALETTE_RGB: Final[npt.NDArray[np.uint8]] = np.array([label.color for label in _SCORED], np.uint8)
 """(19, 3) uint8, RGB, the official colour of each train id."""

@@ -141,6 +141,26 @@ class QdqGraph:
         node = self.producer.get(name)
         return self.quantizer(node) if node is not None and node.op_type == DEQUANTIZE else None
 
+    def dequantized(self, pair: Quantizer) -> npt.NDArray[np.float64] | None:
+        """A quantized constant as its operator sees it; ``None`` where it is no constant.
+
+        In float64, in which a product of such an integer and a float32 scale is exact: rounded to
+        float32 it is what ``DequantizeLinear`` gives.
+        """
+        stored = self.constant(pair.source)
+        if stored is None or pair.scale is None:
+            return None
+        zero = np.zeros((), np.int8) if pair.zero_point is None else pair.zero_point
+        scale, zero = (_along(each, pair.axis, stored.ndim) for each in (pair.scale, zero))
+        if pair.q is None:
+            integers = stored.astype(np.float64)
+        else:
+            # In float32, as the standard's QuantizeLinear divides; ties to even.
+            rounded = np.rint(stored.astype(np.float32) / scale.astype(np.float32)) + zero
+            limits = np.iinfo(np.int8 if pair.element == onnx.TensorProto.INT8 else np.uint8)
+            integers = np.clip(rounded, limits.min, limits.max).astype(np.float64)
+        return np.asarray((integers - zero.astype(np.float64)) * scale.astype(np.float64))
+
     def same_parameters(self, first: onnx.NodeProto, second: onnx.NodeProto) -> bool:
         """Whether two Q or DQ nodes have equal types, scales, zero points and axes."""
         if self._element(first) != self._element(second):
@@ -185,3 +205,28 @@ def axis_of(node: onnx.NodeProto) -> int:
 def label(node: onnx.NodeProto) -> str:
     """The node's name, or where it has none its operator and output."""
     return node.name or f"{node.op_type} -> {node.output[0] if node.output else '?'}"
+
+
+def drop_axis(node: onnx.NodeProto) -> None:
+    """Take ``axis`` from a Q or DQ node, in place: of one scale per tensor it says nothing."""
+    kept = [attribute for attribute in node.attribute if attribute.name != "axis"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove initializers that nothing reads, in place."""
+    used = {name for node in graph.node for name in node.input}
+    used |= {output.name for output in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _along(values: npt.NDArray[np.generic], axis: int, rank: int) -> npt.NDArray[np.generic]:
+    """Parameters as they broadcast over a tensor of that rank: one, or one along the axis."""
+    if values.size == 1:
+        return values.reshape(())
+    shape = [1] * rank
+    shape[axis] = values.size
+    return values.reshape(shape)

@@ -38,7 +38,7 @@ MatMul with a constant operand.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -91,6 +91,15 @@ def lint(
         elif backend == "openvino" and node.op_type == "Add":
             found += rounded_sum(graph, node)
     return found
+
+
+def describe(violations: Sequence[Violation]) -> str:
+    """The first of them and how many there are, as a phrase after "breaks"; at least one."""
+    first = violations[0]
+    return (
+        f"rule '{first.rule}' at node '{first.node}': {first.message} ({len(violations)} "
+        "violations in all)"
+    )
 
 
 def heavy_nodes(model: onnx.ModelProto) -> dict[str, bool]:

@@ -33,6 +33,7 @@ from onnx import numpy_helper
 from calibration import DEFAULT_ESTIMATOR, ESTIMATORS
 from calibration.errors import CalibrationDataError
 from calibration.placement import quantize_before_moves
+from calibration.qdq_graph import DEQUANTIZE, QdqGraph, drop_axis, drop_unused
 from calibration.quantiles import quantiles
 from calibration.telemetry import silence_telemetry
 
@@ -194,32 +195,30 @@ def make_regular(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
-    graph = fixed.graph
-    _drop_pairs(graph, set(float_nodes(model, UNROUNDED)))
-    quantize_before_moves(graph)
-    tensors = {t.name: t for t in graph.initializer}
-    image = _image_quantizer(graph)
+    _drop_pairs(fixed.graph, set(float_nodes(model, UNROUNDED)))
+    quantize_before_moves(fixed.graph)
+    graph = QdqGraph(fixed)
+    image = _float_image(graph)
     changed: dict[str, npt.NDArray[Any]] = {}
-    for node in graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            continue
-        source = _quantized_from(graph, node)
-        if source in tensors:
-            continue  # a weight
-        scale, zero = node.input[1], node.input[2]
-        values = numpy_helper.to_array(tensors[scale])
-        zeros = numpy_helper.to_array(tensors[zero])
-        if image is not None and source == image:
-            changed[scale] = np.ones((), values.dtype)
-            changed[zero] = np.zeros((), np.uint8)
-        elif values.size > 1:
-            changed[scale] = np.asarray(values.max(), values.dtype)
-            changed[zero] = np.asarray(zeros.ravel()[0], zeros.dtype)
+    for node in graph.nodes:
+        pair = graph.quantizer(node) if node.op_type == DEQUANTIZE else None
+        if pair is None or pair.q is None or pair.constant:
+            continue  # no pair, or a weight's
+        if pair.scale is None or pair.zero_point is None:
+            continue  # not of nncf's making; the rules will tell
+        if pair.source == image:
+            scale, zero = np.ones((), pair.scale.dtype), np.zeros((), np.uint8)
+        elif pair.scale.size > 1:
+            scale = np.asarray(pair.scale.max(), pair.scale.dtype)
+            zero = np.asarray(pair.zero_point.ravel()[0], pair.zero_point.dtype)
         else:
             continue
-        _drop_axis(node)
-    for name, value in changed.items():
-        tensors[name].CopyFrom(numpy_helper.from_array(value, name))
+        for each in (pair.q, pair.dq):
+            changed |= {each.input[1]: scale, each.input[2]: zero}
+            drop_axis(each)
+    for tensor in fixed.graph.initializer:
+        if tensor.name in changed:
+            tensor.CopyFrom(numpy_helper.from_array(changed[tensor.name], tensor.name))
     return fixed
 
 
@@ -239,32 +238,12 @@ def _drop_pairs(graph: onnx.GraphProto, makers: set[str]) -> None:
             node.input[i] = instead.get(name, name)
     del graph.node[:]
     graph.node.extend(kept)
-    read = {name for node in kept for name in node.input}
-    unused = [t for t in graph.initializer if t.name not in read]
-    for tensor in unused:
-        graph.initializer.remove(tensor)
+    drop_unused(graph)
 
 
-def _image_quantizer(graph: onnx.GraphProto) -> str | None:
-    """The tensor that is the image in float, whether before or after its transposition."""
-    names = {value.name for value in graph.input}
-    for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in names:
+def _float_image(graph: QdqGraph) -> str | None:
+    """The image in float: what the cast of the graph's input makes; ``None`` where none is cast."""
+    for node in graph.nodes:
+        if node.op_type == "Cast" and node.input[0] in graph.inputs:
             return str(node.output[0])
     return None
-
-
-def _quantized_from(graph: onnx.GraphProto, node: onnx.NodeProto) -> str:
-    """The tensor that a Q, or the Q before a DQ, reads."""
-    if node.op_type == "QuantizeLinear":
-        return str(node.input[0])
-    for other in graph.node:
-        if other.output and other.output[0] == node.input[0]:
-            return str(other.input[0])
-    return str(node.input[0])
-
-
-def _drop_axis(node: onnx.NodeProto) -> None:
-    kept = [a for a in node.attribute if a.name != "axis"]
-    del node.attribute[:]
-    node.attribute.extend(kept)

@@ -36,7 +36,8 @@ from calibration.qdq_graph import (
     QdqGraph,
     QuantizedGraphError,
     Quantizer,
-    axis_of,
+    drop_axis,
+    drop_unused,
     label,
 )
 
@@ -71,7 +72,7 @@ def to_int8_spelling(model: onnx.ModelProto) -> onnx.ModelProto:
     for integers, pair in activations.items():
         added += _respell(pair, graph.consumers[integers])
     result.graph.initializer.extend(added)
-    drop_unused(result)
+    _settle(result)
     return result
 
 
@@ -103,7 +104,7 @@ def shift_images(model: onnx.ModelProto) -> list[str]:
                 conv.input.append(bias.name)
         _shift(model, q, dequantizers)
         changed.append(label(q))
-    drop_unused(model)
+    _settle(model)
     return changed
 
 
@@ -145,22 +146,7 @@ def _padded(conv: onnx.NodeProto) -> bool:
 def _float_weights(graph: QdqGraph, name: str) -> npt.NDArray[np.generic] | None:
     """A constant weight as the convolution sees it: dequantized, if it is quantized."""
     pair = graph.quantizer_of(name)
-    if pair is None:
-        return graph.constant(name)
-    stored = graph.constant(pair.source)
-    if stored is None or pair.scale is None:
-        return None
-    scale = pair.scale.astype(np.float64)
-    if pair.scale.size > 1:
-        shape = [1] * stored.ndim
-        shape[axis_of(pair.dq)] = pair.scale.size
-        scale = scale.reshape(shape)
-    if pair.q is None:
-        return stored.astype(np.float64) * scale
-    # In float32, as the standard's QuantizeLinear divides; ties to even.
-    rounded = np.rint(stored.astype(np.float32) / scale.astype(np.float32))
-    limits = np.iinfo(np.int8) if pair.element == TensorProto.INT8 else np.iinfo(np.uint8)
-    return np.clip(rounded, limits.min, limits.max) * scale
+    return graph.constant(name) if pair is None else graph.dequantized(pair)
 
 
 def _shift(model: onnx.ModelProto, q: onnx.NodeProto, dequantizers: list[onnx.NodeProto]) -> None:
@@ -225,18 +211,12 @@ def _point(node: onnx.NodeProto, source: str, scale: str, zero: str) -> None:
     """Give a Q or DQ node per-tensor parameters; its ``axis`` has nothing left to say."""
     del node.input[:]
     node.input.extend([source, scale, zero])
-    kept = [attribute for attribute in node.attribute if attribute.name != "axis"]
-    del node.attribute[:]
-    node.attribute.extend(kept)
+    drop_axis(node)
 
 
-def drop_unused(model: onnx.ModelProto) -> None:
-    """Remove initializers that nothing reads, in place."""
-    used = {name for node in model.graph.node for name in node.input}
-    used |= {output.name for output in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+def _settle(model: onnx.ModelProto) -> None:
+    """Remove what the graph had of its former spelling, in place."""
+    drop_unused(model.graph)
     # A tensor whose type changed must not keep the old one.
     retyped = {n.output[0] for n in model.graph.node if n.op_type == QUANTIZE}
     values = [value for value in model.graph.value_info if value.name not in retyped]

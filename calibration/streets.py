@@ -11,13 +11,11 @@ code may change a colour by one level elsewhere.
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from calibration.command import Parser, run
+from calibration.command import Parser, parse_shape, run
 from calibration.streetscape.dataset import (
     MAX_VIDEO_FRAMES,
     check_video_path,
@@ -36,13 +34,6 @@ __all__ = [
 ]
 
 
-def _shape(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTH, such as 512x1024")
-    return int(match[1]), int(match[2])
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m calibration.streets",
@@ -51,7 +42,7 @@ def _parser() -> Parser:
     parser.add_argument("root", metavar="ROOT", nargs="?", help="directory for the data set")
     parser.add_argument("--train", type=int, default=120, help="training frames (%(default)s)")
     parser.add_argument("--val", type=int, default=36, help="validation frames (%(default)s)")
-    parser.add_argument("--shape", type=_shape, default=(512, 1024), help="HxW (512x1024)")
+    parser.add_argument("--shape", type=parse_shape, default=(512, 1024), help="HxW (512x1024)")
     parser.add_argument("--seed", type=int, default=0, help="which streets (%(default)s)")
     parser.add_argument("--video", metavar="FILE.mp4", help="also write a drive as a video")
     parser.add_argument("--seconds", type=int, default=10, help="its length (%(default)s)")

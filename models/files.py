@@ -7,6 +7,17 @@ import tempfile
 from pathlib import Path
 
 
+def _file_mode() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+# What a new file would have: a temporary one is its maker's alone, and a checkpoint is for whoever
+# the umask lets read it. It can only be read by setting it: once, before there are threads.
+_FILE_MODE = _file_mode()
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write to a temporary name beside ``path``, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -16,8 +27,7 @@ def write_whole(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # A temporary file is its maker's alone; a checkpoint is for whoever may enter the folder.
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(_FILE_MODE)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -28,12 +28,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models import INJECTION_FORMS
 from models.convolution import ConvBN
 from models.errors import InjectionError, ModelError
 from models.repmlp import RepMLPBlock
 from models.segmenter import Segmenter
 
-FORMS = ("full", "split")
 CRUSHED = 0.5
 """Form ``needed`` splits a block whose ``rounding_loss`` is above this."""
 # Largest |difference| over largest |output|, in float64, that rounding alone can explain.
@@ -198,8 +198,10 @@ def inject_block(
     Raises ``InjectionError`` naming the block when the two are not the same function within
     ``TOLERANCE``, ``ModelError`` for an unknown form or a block that is injected already.
     """
-    if form not in (*FORMS, "needed"):
-        raise ModelError(f"unknown injection form '{form}': choose from {', '.join(FORMS)}, needed")
+    if form not in INJECTION_FORMS:
+        raise ModelError(
+            f"unknown injection form '{form}': choose from {', '.join(INJECTION_FORMS)}"
+        )
     if block.deploy:
         raise ModelError(f"block {name} is in deploy form already")
     full = _merge(block, "full")

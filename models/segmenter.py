@@ -178,5 +178,12 @@ class BgrFrames(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class."""
-        rgb = frames.permute(0, 3, 1, 2).flip(1).to(self.mean.dtype)
-        return self.model((rgb - self.mean) / self.std)  # type: ignore[no-any-return]  # nn.Module
+        rgb = normalise(frames, self.mean, self.std)
+        return self.model(rgb)  # type: ignore[no-any-return]  # nn.Module
+
+
+def normalise(frames: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 BGR (N, H, W, 3) -> RGB (N, 3, H, W) of the dtype of ``mean``, which like ``std`` is
+    (1, 3, 1, 1), in RGB."""
+    rgb = frames.permute(0, 3, 1, 2).flip(1).to(mean.dtype)
+    return (rgb - mean) / std

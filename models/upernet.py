@@ -39,9 +39,9 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
 class PyramidPooling(nn.Module):
     """(N, C, H, W) -> (N, width, H, W): context of the whole map at four grains."""
 
-    def __init__(self, channels: int, width: int, bins: Sequence[int] = POOL_BINS) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.bins = tuple(bins)
+        self.bins = POOL_BINS
         self.branches = nn.ModuleList(ConvBN(channels, width, 1, relu=True) for _ in self.bins)
         self.bottleneck = ConvBN(channels + len(self.bins) * width, width, 3, relu=True)
 

@@ -15,15 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ArtifactError
-from pipeline.manifest import MANIFEST_VERSION, Manifest, TensorFacts
+from pipeline.manifest import MANIFEST_VERSION, Manifest, TensorSpec
 
 __all__ = [
-    "Artifact", "Manifest", "TensorFacts", "canonical_json", "hash_of", "open_artifact",
+    "Artifact", "Manifest", "TensorSpec", "canonical_json", "hash_of", "open_artifact",
     "read_manifest", "sha256_of", "write_whole",
 ]  # fmt: skip
 
 MAX_MANIFEST_BYTES = 16 << 20
 _CHUNK = 1 << 20
+
+
+def _file_mode() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+# What a new file would have; a temporary one is its maker's alone. The umask can only be read by
+# setting it, which is no business of a moment when there are threads.
+FILE_MODE = _file_mode()
 
 
 class Artifact:
@@ -144,7 +155,7 @@ def write_whole(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(FILE_MODE)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

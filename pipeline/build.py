@@ -1,6 +1,10 @@
 """From a checkpoint to verified engines: the stages in their order.
 
-    checkpoint -> inject -> export -> quantize (-> carry) (-> finetune) -> build -> gate -> engine
+    checkpoint (-> choose) -> inject -> export -> quantize (-> carry) (-> finetune) -> build -> gate
+    -> engine (-> tune)
+
+Where the gate refuses and a search was asked for, that comes in between: quantize -> search ->
+build -> gate. Where TensorRT builds, engines and graphs are compared with one another at the end.
 
 Everything on the way lies in ``OUTPUT/.store`` under its content's key; a second run with nothing
 changed finds all of it there. OpenVINO's and TensorRT's engines come from one calibration. Tuning
@@ -11,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -21,12 +25,12 @@ from calibration.frames import FrameList, checking_frames, select_frames
 from models import DEFAULT_PRESET
 from models.repmlp import check_input_size
 from models.segmenter import find_preset
+from pipeline import EngineBackend, OpenVINOPrecision
 from pipeline.artifact import Artifact
 from pipeline.build_command import rebuild_command
 from pipeline.build_engines import agreements, choose_flavour, open_built
 from pipeline.build_inputs import engine_name, find_checkpoint, label_of, open_dataset
 from pipeline.build_options import (
-    DEFAULT_SHAPE,
     BuildOptions,
     GateLimits,
     TensorRTOptions,
@@ -35,10 +39,11 @@ from pipeline.build_options import (
 from pipeline.build_result import BuildResult, BuiltEngine
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import SinkError
-from pipeline.gate import SPLIT, Competitor, Outcome, hold
+from pipeline.gate import SPLIT, Outcome, hold
 from pipeline.lineage import STORE, TENSORRT_GRAPH
 from pipeline.publish import made_otherwise, output_folder, publish, withdraw
 from pipeline.report.frames import CheckedFrames, check_frames
+from pipeline.report.subjects import Subject
 from pipeline.stage import Notify, StageEvent
 from pipeline.stages.build_openvino import BuildOpenVINOConfig, BuildOpenVINOStage
 from pipeline.stages.build_tensorrt import BuildTensorRTConfig, BuildTensorRTStage
@@ -54,7 +59,7 @@ from pipeline.stages.tune import TuneConfig, TuneStage
 from pipeline.store import Store
 
 __all__ = [
-    "DEFAULT_PRESET", "DEFAULT_SHAPE", "BuildOptions", "BuildResult", "BuiltEngine", "GateLimits",
+    "DEFAULT_PRESET", "BuildOptions", "BuildResult", "BuiltEngine", "GateLimits",
     "Progress", "TensorRTOptions", "TunePace", "build", "open_dataset",
 ]  # fmt: skip
 
@@ -65,7 +70,7 @@ SEARCHED = ("floating", "float_share", "trials")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """Who is told what. ``scored`` is told the back end, the frames done and all of them;
     ``ranked`` of the search, the layers done and all of them; ``tuned`` likewise, of turns;
@@ -148,50 +153,59 @@ class _Build:
             built, outcomes = self.held(quantized, graph, checking, flavour, scoring)
         comparison = None
         if flavour is not None:
-            parts = [
-                graph,
-                *built.values(),
-                *([quantized] if "openvino" in built and quantized else []),
-            ]
-            comparison = CompareStage(
-                CompareConfig(frames=checking.sha256), self.store, checking, self.told
-            ).run(*parts).facts  # fmt: skip
+            comparison = self.compare(graph, built, quantized, checking)
         engines = []
         for backend, artifact in built.items():
-            outcome = outcomes.get(backend)
-            path, tuning, replaced = None, None, None
-            if outcome is None or outcome.verdict.passed:
-                verdict = None if outcome is None else outcome.as_json()
-                # The training form is for study, and no option of the command.
-                studied = options.injection == "train"
-                again = None if studied else rebuild_command(options, backend)
-                replaced = made_otherwise(artifact, options.output, name, again)
-                path = publish(
-                    artifact, options.output, name, verdict, rebuild=again,
-                    checkpoint=str(checkpoint.path.absolute()),
-                    replace_other=options.replace_other,
-                )  # fmt: skip
-                # The engine is there by now, whatever becomes of a minute of measuring.
-                tuning = self.tune(artifact)
-                publish(
-                    artifact, options.output, path.stem, tuning=tuning,
-                    replace_other=options.replace_other,
-                )  # fmt: skip
-            else:
-                withdraw(artifact, options.output, name)
             checks = {
                 "injection_error": deploy.facts["error"],
                 "export_error": graph.facts["error"],
                 **agreements(backend, artifact, comparison),
             }
-            engines.append(BuiltEngine(backend, path, artifact, checks, outcome, tuning, replaced))
+            outcome = outcomes.get(backend)
+            engines.append(self.publish(backend, artifact, name, checkpoint, checks, outcome))
         kept = ("frames", "labels", "classes")
         return BuildResult(
-            options, preset, graph, quantized, tuple(engines),
-            None if comparison is None else {key: comparison[key] for key in kept},
-            tuple(dict.fromkeys(self.cached)), time.perf_counter() - self.start,
-            None if searched is None else {key: searched[key] for key in SEARCHED},
+            options=options, preset=preset, graph=graph, quantized=quantized,
+            engines=tuple(engines),
+            comparison=None if comparison is None else {key: comparison[key] for key in kept},
+            cached=tuple(dict.fromkeys(self.cached)), seconds=time.perf_counter() - self.start,
+            search=None if searched is None else {key: searched[key] for key in SEARCHED},
         )  # fmt: skip
+
+    def publish(
+        self, backend: EngineBackend, artifact: Artifact, name: str, checkpoint: Artifact,
+        checks: dict[str, Any], outcome: Outcome | None,
+    ) -> BuiltEngine:  # fmt: skip
+        """Hand an engine out, and tune it where asked to; withdraw it where the gate refuses."""
+        options = self.options
+        if outcome is not None and not outcome.verdict.passed:
+            withdraw(artifact, options.output, name)
+            return BuiltEngine(backend, None, artifact, checks, outcome)
+        # The training form is for study, and no option of the command.
+        again = None if options.injection == "train" else rebuild_command(options, backend)
+        replaced = made_otherwise(artifact, options.output, name, again)
+        path = publish(
+            artifact, options.output, name, None if outcome is None else outcome.as_json(),
+            rebuild=again, checkpoint=str(checkpoint.path.absolute()),
+            replace_other=options.replace_other,
+        )  # fmt: skip
+        # The engine is there by now, whatever becomes of a minute of measuring.
+        tuning = self.tune(artifact)
+        if tuning is not None:
+            publish(
+                artifact, options.output, path.stem, tuning=tuning,
+                replace_other=options.replace_other,
+            )  # fmt: skip
+        return BuiltEngine(backend, path, artifact, checks, outcome, tuning, replaced)
+
+    def compare(
+        self, graph: Artifact, built: Mapping[EngineBackend, Artifact],
+        quantized: Artifact | None, checking: FrameList,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Where the labels of graphs and engines part."""
+        graphs = [quantized] if "openvino" in built and quantized is not None else []
+        stage = CompareStage(CompareConfig(), self.store, checking, self.told)
+        return stage.run(graph, *built.values(), *graphs).facts
 
     def export(
         self, deploy: Artifact, checkpoint: Artifact, shape: tuple[int, int], checking: FrameList
@@ -199,7 +213,7 @@ class _Build:
         """The float graph at that (height, width)."""
         config = ExportConfig(
             batch=self.options.batch, height=shape[0], width=shape[1],
-            opset=self.options.opset, frames=checking.sha256, convolve=self.options.convolve,
+            opset=self.options.opset, convolve=self.options.convolve,
         )  # fmt: skip
         stage = ExportStage(config, self.store, checking, self.told)
         return stage.run(deploy, checkpoint)
@@ -223,15 +237,16 @@ class _Build:
     def held(
         self, source: Artifact, graph: Artifact, checking: FrameList, flavour: Flavour | None,
         scoring: CheckedFrames | None,
-    ) -> tuple[dict[str, Artifact], dict[str, Outcome]]:  # fmt: skip
+    ) -> tuple[dict[EngineBackend, Artifact], dict[EngineBackend, Outcome]]:  # fmt: skip
         """Engines of that graph by back end, and the gate's word on each."""
         options = self.options
-        built: dict[str, Artifact] = {}
-        if options.backend != "tensorrt":
+        built: dict[EngineBackend, Artifact] = {}
+        # The options have refused int8+fp16 of any but TensorRT.
+        if options.backend != "tensorrt" and options.precision != "int8+fp16":
             built["openvino"] = self.openvino(source, graph, checking, options.precision)
         if flavour is not None:
             built["tensorrt"] = self.tensorrt(source, graph, checking, flavour)
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[EngineBackend, Outcome] = {}
         if options.gate is not None and scoring is not None:
             reference = self.openvino(graph, graph, checking, "fp32", " (fp32)")
             for backend, artifact in built.items():
@@ -239,19 +254,13 @@ class _Build:
         return built, outcomes
 
     def search(
-        self, quantized: Artifact, graph: Artifact, dataset: Cityscapes, backend: str,
-        limits: GateLimits,
+        self, quantized: Artifact, graph: Artifact, dataset: Cityscapes,
+        backend: EngineBackend, limits: GateLimits,
     ) -> Artifact:  # fmt: skip
         """The Q/DQ graphs with the fewest layers in float that keep the limits."""
         frames = check_frames(dataset.root, self.options.split, limit=SEARCH_FRAMES)
-        config = SearchConfig.model_validate(
-            {
-                "max_drop": limits.max_drop,
-                "max_class_drop": limits.max_class_drop,
-                "frames": frames.digest,
-                "count": len(frames.names),
-                "backend": backend,
-            }
+        config = SearchConfig(
+            max_drop=limits.max_drop, max_class_drop=limits.max_class_drop, backend=backend
         )
         stage = SearchStage(config, self.store, frames, self.told, self.progress.ranked)
         return stage.run(quantized, graph)
@@ -262,19 +271,18 @@ class _Build:
         What ``auto`` weighs is INT8's error, so a float network is injected whole: nothing is lost.
         """
         options = self.options
-        form, plan = options.injection, []
+        form, plan = options.injection, list[Artifact]()
         if form == "auto" and "int8" not in options.precision:
             form = "full"
         elif form == "auto":
             settings, frames = options.settings, select_frames(dataset, CHECK_FRAMES)
             config = ChooseConfig(
                 preset=preset, batch=options.batch, height=options.shape[0],
-                width=options.shape[1], opset=options.opset, settings=settings.as_json(),
-                frames=frames.sha256, convolve=options.convolve,
+                width=options.shape[1], opset=options.opset, convolve=options.convolve,
                 made_by={stage.name: stage.version for stage in (ExportStage, QuantizeStage)},
             )  # fmt: skip
             plan = [ChooseStage(config, settings, self.store, frames, self.told).run(checkpoint)]
-        injecting = InjectConfig.model_validate({"preset": preset, "form": form})
+        injecting = InjectConfig(preset=preset, form=form)
         return InjectStage(injecting, self.store, self.told).run(checkpoint, *plan)
 
     def told(self, event: StageEvent) -> None:
@@ -283,16 +291,11 @@ class _Build:
         self.progress.stage(event)
 
     def openvino(
-        self, source: Artifact, graph: Artifact, checking: FrameList, precision: str, what: str = ""
-    ) -> Artifact:
+        self, source: Artifact, graph: Artifact, checking: FrameList,
+        precision: OpenVINOPrecision, what: str = "",
+    ) -> Artifact:  # fmt: skip
         """OpenVINO's engine; ``what`` follows the stage's name where that is told."""
-        config = BuildOpenVINOConfig.model_validate(
-            {
-                "precision": precision,
-                "frames": checking.sha256,
-                "min_agreement": self.options.min_agreement,
-            }
-        )
+        config = BuildOpenVINOConfig(precision=precision, min_agreement=self.options.min_agreement)
         return BuildOpenVINOStage(
             config, self.store, checking,
             lambda event: self.told(replace(event, stage=event.stage + what)),
@@ -302,18 +305,12 @@ class _Build:
         self, source: Artifact, graph: Artifact, checking: FrameList, flavour: Flavour
     ) -> Artifact:
         options = self.options
-        config = BuildTensorRTConfig.model_validate(
-            {
-                "precision": options.precision,
-                "flavour": flavour,
-                "frames": checking.sha256,
-                "min_agreement": options.min_agreement,
-                "graph": TENSORRT_GRAPH if "int8" in options.precision else None,
-                "labels": options.tensorrt.labels,
-                "strict_int8": options.tensorrt.strict_int8,
-                "options": options.tensorrt.builder,
-            }
-        )
+        config = BuildTensorRTConfig(
+            precision=options.precision, flavour=flavour, min_agreement=options.min_agreement,
+            graph=TENSORRT_GRAPH if "int8" in options.precision else None,
+            labels=options.tensorrt.labels, strict_int8=options.tensorrt.strict_int8,
+            options=options.tensorrt.builder,
+        )  # fmt: skip
         return BuildTensorRTStage(config, self.store, checking, self.told).run(source, graph)
 
     def tune(self, artifact: Artifact) -> dict[str, Any] | None:
@@ -334,13 +331,15 @@ class _Build:
         """The gate's word on an engine, or on its exact graph where it cannot run."""
         backend = artifact.facts["backend"]
         with ExitStack() as stack:
-            first, second = (
-                stack.enter_context(each) for each in (open_built(reference), open_built(artifact))
-            )
-            what = "exact graph" if second.info.backend == "onnxruntime" else "engine"
+            ours, theirs = (
+                Subject(
+                    name, each.path, stack.enter_context(open_built(each)), each.manifest.files,
+                    each.manifest,
+                )
+                for name, each in ((self.options.precision, artifact), ("fp32", reference))
+            )  # fmt: skip
             return hold(
-                Competitor("fp32", reference, first),
-                Competitor(self.options.precision, artifact, second, what),
-                frames, limits, self.store.root,
+                theirs, ours, frames, limits,
+                self.store.root / f"gate-{artifact.manifest.key[:20]}",
                 lambda done, total: self.progress.scored(backend, done, total),
             )  # fmt: skip

@@ -9,18 +9,14 @@ from pathlib import Path
 from calibration.frames import DEFAULT_COUNT
 from calibration.images import MAX_PIXELS
 from calibration.quantize import QuantizeSettings
-from models import DEFAULT_INJECTION, INJECTION_FORMS
-from pipeline import PRECISIONS
+from models import DEFAULT_INJECTION
+from pipeline import BACKENDS, DEFAULT_SHAPE, INJECTIONS, PRECISIONS, Backend, Injection, Precision
 from pipeline.engines.cpu import cpu_features, products_saturate
 from pipeline.engines.trt_builder import BuilderOptions
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import UsageError
 from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP, check_limits
 from pipeline.verify import MIN_AGREEMENT
-
-BACKENDS = ("openvino", "tensorrt", "all")
-INJECTIONS = (*INJECTION_FORMS, "auto", "train")
-DEFAULT_SHAPE = (512, 1024)
 
 # Options of the command by the builder's own names for them.
 _BUILDER = {
@@ -124,8 +120,8 @@ class BuildOptions:
             the chosen back end.
     """
 
-    precision: str = "int8"
-    backend: str = "openvino"
+    precision: Precision = "int8"
+    backend: Backend = "openvino"
     checkpoint: Path | None = None
     preset: str | None = None
     shape: tuple[int, int] = DEFAULT_SHAPE
@@ -136,7 +132,7 @@ class BuildOptions:
     split: str = "train"
     force_split: bool = False
     output: Path = Path("engines")
-    injection: str = DEFAULT_INJECTION
+    injection: Injection = DEFAULT_INJECTION
     min_agreement: float = MIN_AGREEMENT
     random_weights: bool = False
     settings: QuantizeSettings = field(default_factory=QuantizeSettings)

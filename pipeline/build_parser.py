@@ -11,7 +11,7 @@ from calibration import DEFAULT_ESTIMATOR, ESTIMATORS
 from calibration.cityscapes import SPLITS, dataset_root
 from calibration.frames import DEFAULT_COUNT
 from models import DEFAULT_INJECTION, INJECTION_FORMS
-from pipeline import PRECISIONS
+from pipeline import BACKENDS, DEFAULT_SHAPE, PRECISIONS
 from pipeline.console import Parser, parse_shape, positive_int
 from pipeline.errors import UsageError
 from pipeline.verify import MIN_AGREEMENT
@@ -30,12 +30,12 @@ def build_parser(description: str) -> Parser:
     add = parser.add_argument
     add("--precision", choices=PRECISIONS, default="int8",
         help="int8+fp16: TensorRT, with fp16 for the rest (default: %(default)s)")  # fmt: skip
-    add("--backend", choices=("openvino", "tensorrt", "all"), default="openvino",
+    add("--backend", choices=BACKENDS, default="openvino",
         help="all: both, from one calibration, and where their labels differ")  # fmt: skip
     add("--checkpoint", type=Path, metavar="FILE",
         help="trained network (default: the shipped one)")  # fmt: skip
     add("--preset", metavar="NAME", help="its size, where the checkpoint does not say it")
-    add("--shape", type=parse_shape, default=(512, 1024), metavar="HxW",
+    add("--shape", type=parse_shape, default=DEFAULT_SHAPE, metavar="HxW",
         help="of the engine's input (default: 512x1024)")  # fmt: skip
     add("--batch", type=positive_int, default=1, metavar="N", help="tiles in one inference")
     add("--dataset", metavar="ROOT",

@@ -13,15 +13,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from pipeline.artifact import Manifest, hash_of, sha256_of, write_whole
-from pipeline.bundle_box import BoxEngine
-from pipeline.engines.cpu import cpu_features, cpu_model, overflow_warning
+from pipeline.bundle_box import BoxEngine, load_check
+from pipeline.engines.cpu import cpu_model, device_facts, overflow_warning
 from pipeline.engines.opening import manifest_of
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.errors import CheckFailedError
-from pipeline.verify import label_agreement
+from pipeline.verify import label_agreement, require_agreement
 
 # Facts of the machine it was built on, which this one has its own of, or of its folder there.
 _NOT_HERE = ("device", "tools", "executed", "runtime", "agreement", "tuning", "gate", "rebuild",
@@ -45,27 +43,25 @@ def adopt_engine(
     """
     manifest_path = manifest_of(engine)
     source = Manifest.from_json((folder / "model.json").read_bytes())
-    frames, labels = (
-        np.load(folder / "check" / f"{name}.npy", allow_pickle=False)
-        for name in ("frames", "labels")
-    )
+    frames, labels = load_check(folder)
     begin = perf_counter()
     with OpenVINOEngine(engine, precision=index["model"]["precision"]) as opened:
         found = label_agreement(opened, frames, labels)
         info = opened.info
     asked = float(index["model"]["min_agreement"])
     overflows = overflow_warning(source.facts.get("weight_bits"))
-    if not found["labels"] >= asked:
-        manifest_path.unlink(missing_ok=True)  # another version or CPU may have been content
-        raise CheckFailedError(
-            f"on this machine ({cpu_model()}) the engine is not its graph: they name the same "
-            f"class on {found['labels']:.2%} of positions (asked for {asked:.0%}); it "
-            "stays out of service",
+    try:
+        require_agreement(
+            found["labels"], asked, f"on this machine ({cpu_model()}) the engine",
+            lambda: "it stays out of service",
             hint=overflows
             or "bundle an engine that was built with --precision fp32, or on such a CPU",
-        )
+        )  # fmt: skip
+    except CheckFailedError:
+        manifest_path.unlink(missing_ok=True)  # another version or CPU may have been content
+        raise
     version = metadata.version("openvino")
-    device = {"cpu": cpu_model(), "features": list(cpu_features())}
+    device = device_facts()
     facts = {key: value for key, value in source.facts.items() if key not in _NOT_HERE} | {
         "device": device, "tools": {"openvino": version}, "executed": dict(info.executed),
         "runtime": dict(info.extra), "agreement": {"graph": found}, **about,

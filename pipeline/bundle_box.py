@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True)
 class BoxEngine:
@@ -21,3 +24,12 @@ class BoxEngine:
     told: tuple[str, ...]
     warnings: tuple[str, ...]
     seconds: float
+
+
+def load_check(folder: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """(frames, labels) that came with an unpacked bundle, see ``bundle_frames.check_files``."""
+    frames, labels = (
+        np.load(folder / "check" / f"{name}.npy", allow_pickle=False)
+        for name in ("frames", "labels")
+    )
+    return frames, labels

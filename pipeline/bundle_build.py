@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
-from pipeline.artifact import Manifest, TensorFacts, hash_of, sha256_of, write_whole
-from pipeline.bundle_box import BoxEngine
+from pipeline.artifact import Manifest, TensorSpec, hash_of, sha256_of, write_whole
+from pipeline.bundle_box import BoxEngine, load_check
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import open_memory
 from pipeline.engines.opening import manifest_of
@@ -25,8 +24,8 @@ from pipeline.engines.trt_builder import BuilderOptions, build_plan
 from pipeline.engines.trt_facts import engine_facts
 from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major
 from pipeline.engines.trt_trial import open_fresh
-from pipeline.errors import CheckFailedError, EngineError, MissingDependencyError, UsageError
-from pipeline.verify import label_agreement
+from pipeline.errors import EngineError, MissingDependencyError, UsageError
+from pipeline.verify import label_agreement, require_agreement
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,11 @@ class BuildRequest:
 
 
 def build_engine(request: BuildRequest, notify: Callable[[str], None]) -> BoxEngine:
-    """Build, judge, write, tell; the exit code.
+    """Build, judge, write and tell.
+
+    Args:
+        request: what, and how.
+        notify: told a line as it begins.
 
     Raises:
         UsageError: an option that means nothing here.
@@ -132,10 +135,7 @@ def _gpu(flavour: Flavour) -> GpuFacts | None:
 
 def _judge(request: BuildRequest, plan: bytes, facts: dict[str, Any]) -> dict[str, Any]:
     """Run the engine on the bundle's frames, where it can run: ``agreement``, ``not_executed``."""
-    frames, labels = (
-        np.load(request.folder / "check" / f"{name}.npy", allow_pickle=False)
-        for name in ("frames", "labels")
-    )
+    frames, labels = load_check(request.folder)
     with tempfile.TemporaryDirectory(dir=request.folder, prefix=".check-") as folder:
         path = Path(folder) / request.engine.name
         path.write_bytes(plan)
@@ -146,11 +146,7 @@ def _judge(request: BuildRequest, plan: bytes, facts: dict[str, Any]) -> dict[st
             found = label_agreement(engine, frames, labels)
             runtime = dict(engine.info.extra)
     asked = float(request.index["model"]["min_agreement"])
-    if not found["labels"] >= asked:
-        raise CheckFailedError(
-            f"the engine is not its graph: they name the same class on {found['labels']:.2%} of "
-            f"positions (asked for {asked:.0%}); nothing was written",
-        )
+    require_agreement(found["labels"], asked, "the engine", lambda: "nothing was written")
     return {"agreement": {"graph": found}, "not_executed": None, "runtime": runtime}
 
 
@@ -162,8 +158,8 @@ def _manifest(request: BuildRequest, engine: Path, facts: dict[str, Any]) -> Man
         main=engine.name,
         files={engine.name: sha256_of(engine)},
         key=hash_of({"bundle": request.index["files"], "built_with": facts["built_with"]}),
-        inputs=tuple(TensorFacts.from_json(t) for t in model["inputs"]),
-        outputs=tuple(TensorFacts.from_json(t) for t in model["outputs"]),
+        inputs=tuple(TensorSpec.from_json(t) for t in model["inputs"]),
+        outputs=tuple(TensorSpec.from_json(t) for t in model["outputs"]),
         facts=facts,
         provenance=source.provenance,
     )

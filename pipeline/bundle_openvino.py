@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.artifact import open_artifact
-from pipeline.bundle_parts import RUNNER_REQUIREMENTS, Parts, min_agreement
-from pipeline.engines.opening import manifest_of
+from pipeline.bundle_parts import RUNNER_REQUIREMENTS, Parts, min_agreement, no_manifest
+from pipeline.engines.opening import engine_artifact, manifest_of
 from pipeline.errors import ArtifactError
 from pipeline.lineage import floating_of, is_quantized, quantized_of
 
@@ -25,14 +24,8 @@ def openvino_parts(source: Path) -> Parts:
     Raises ``ArtifactError`` where it is not whole, or the graph it came from is not at hand.
     """
     if not manifest_of(source).is_file():
-        raise ArtifactError(
-            f"'{source}' has no manifest beside it, so nobody knows what it is",
-            hint="bundle what scripts/build_engine.py made",
-        )
-    artifact = open_artifact(manifest_of(source))
-    manifest = artifact.manifest
-    if artifact.kind != "engine" or artifact.path.name != source.name:
-        raise ArtifactError(f"'{manifest_of(source)}' is not the manifest of '{source.name}'")
+        raise no_manifest(source)
+    manifest = engine_artifact(source).manifest
     find = quantized_of if is_quantized(manifest) else floating_of
     graph = find(source, manifest)
     if graph is None:
@@ -52,7 +45,8 @@ def openvino_parts(source: Path) -> Parts:
         "min_agreement": min_agreement(manifest),
     }
     return Parts(
-        source.stem, "openvino", model, {**files, "model.json": manifest.to_json()},
-        graph.path.read_bytes(), (*RUNNER_REQUIREMENTS, OPENVINO_REQUIREMENT), "",
-        "pipeline.bundle_adopt",
+        name=source.stem, backend="openvino", model=model,
+        files={**files, "model.json": manifest.to_json()}, exact=graph.path.read_bytes(),
+        requirements=(*RUNNER_REQUIREMENTS, OPENVINO_REQUIREMENT), note="",
+        builder="pipeline.bundle_adopt",
     )  # fmt: skip

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.artifact import Artifact, Manifest, TensorFacts, open_artifact
+from pipeline.artifact import Artifact, Manifest, TensorSpec, open_artifact
 from pipeline.engines.opening import manifest_of
 from pipeline.errors import ArtifactError, CheckFailedError, MissingDependencyError
+from pipeline.store import MANIFEST_NAME
 from pipeline.verify import MIN_AGREEMENT
 
 # A runner's own needs; a test holds them to pyproject.toml.
@@ -26,7 +27,7 @@ _TENSORRT_NOTE = """\
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parts:
     """A model's part of a bundle.
 
@@ -59,8 +60,8 @@ def tensorrt_parts(source: Path, *, labels: bool = False) -> Parts:
     name = f"{name}-labels" if facts["output"] == "labels" and labels else name
     files = {"model.onnx": model, "model.json": _manifest(artifact.manifest, model, facts)}
     return Parts(
-        name, "tensorrt", facts, files, model, RUNNER_REQUIREMENTS, _TENSORRT_NOTE,
-        "pipeline.bundle_build",
+        name=name, backend="tensorrt", model=facts, files=files, exact=model,
+        requirements=RUNNER_REQUIREMENTS, note=_TENSORRT_NOTE, builder="pipeline.bundle_build",
     )  # fmt: skip
 
 
@@ -72,9 +73,17 @@ def min_agreement(manifest: Manifest) -> float:
     return float(asked) if isinstance(asked, float | int) else MIN_AGREEMENT
 
 
+def no_manifest(source: Path) -> ArtifactError:
+    """Of a file that nothing lists."""
+    return ArtifactError(
+        f"'{source}' has no manifest beside it, so nobody knows what it is",
+        hint="bundle what scripts/build_engine.py made",
+    )
+
+
 def bundle_name(source: Path, manifest: Manifest, facts: Mapping[str, Any]) -> str:
     """A graph in the store is called as all others there: its bundle is named as an engine is."""
-    if not (source.parent / "artifact.json").is_file():
+    if not (source.parent / MANIFEST_NAME).is_file():
         return source.stem
     label = manifest.provenance.get("checkpoint", {}).get("label")
     preset = str(facts["preset"])
@@ -92,10 +101,7 @@ def _find(source: Path) -> tuple[Artifact, Path]:
             if source.name in artifact.manifest.files:
                 break
     else:
-        raise ArtifactError(
-            f"'{source}' has no manifest beside it, so nobody knows what it is",
-            hint="bundle what scripts/build_engine.py made",
-        )
+        raise no_manifest(source)
     if source.suffix == ".onnx":
         return artifact, source
     graphs = [name for name in artifact.manifest.files if name.endswith(".onnx")]
@@ -109,7 +115,7 @@ def _manifests(source: Path) -> tuple[Path, ...]:
     return (
         manifest_of(source.with_suffix(".engine")),
         source.with_suffix(".json"),
-        source.parent / "artifact.json",
+        source.parent / MANIFEST_NAME,
     )
 
 
@@ -119,7 +125,7 @@ def _describe(graph: Path, manifest: Manifest, *, labels: bool) -> tuple[bytes, 
         import onnx
     except ModuleNotFoundError as error:
         raise MissingDependencyError("onnx", "build", why="making a bundle") from error
-    from calibration.qdq_lint import heavy_nodes, left_in_float, lint
+    from calibration.qdq_lint import describe, heavy_nodes, left_in_float, lint
     from pipeline.lineage import TENSORRT_GRAPH
     from pipeline.lowering.labels import append_labels
 
@@ -135,8 +141,7 @@ def _describe(graph: Path, manifest: Manifest, *, labels: bool) -> tuple[bytes, 
     if broken:
         # Most likely OpenVINO's spelling: TensorRT takes its uint8 for int8 without a word.
         raise CheckFailedError(
-            f"'{graph}' breaks rule '{broken[0].rule}' at node '{broken[0].node}': "
-            f"{broken[0].message} ({len(broken)} violations in all)",
+            f"'{graph}' breaks {describe(broken)}",
             hint=f"bundle TensorRT's spelling of it: {graph.with_name(TENSORRT_GRAPH)}",
         )
     return model.SerializeToString(), {
@@ -154,7 +159,7 @@ def _describe(graph: Path, manifest: Manifest, *, labels: bool) -> tuple[bytes, 
     }
 
 
-def _tensor(value: Any) -> TensorFacts:
+def _tensor(value: Any) -> TensorSpec:
     import numpy as np
     from onnx import helper
 
@@ -163,7 +168,7 @@ def _tensor(value: Any) -> TensorFacts:
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     rank = len(shape)
     layout = "NHW" if rank == 3 else "NHWC" if dtype == "uint8" else "NCHW"
-    return TensorFacts(name=value.name, dtype=dtype, shape=shape, layout=layout)
+    return TensorSpec(name=value.name, dtype=dtype, shape=shape, layout=layout)
 
 
 def _manifest(source: Manifest, model: bytes, facts: Mapping[str, Any]) -> bytes:
@@ -173,8 +178,8 @@ def _manifest(source: Manifest, model: bytes, facts: Mapping[str, Any]) -> bytes
         main="model.onnx",
         files={"model.onnx": hashlib.sha256(model).hexdigest()},
         key=source.key,
-        inputs=tuple(TensorFacts.from_json(t) for t in facts["inputs"]),
-        outputs=tuple(TensorFacts.from_json(t) for t in facts["outputs"]),
+        inputs=tuple(TensorSpec.from_json(t) for t in facts["inputs"]),
+        outputs=tuple(TensorSpec.from_json(t) for t in facts["outputs"]),
         facts={k: facts[k] for k in ("precision", "output", "preset", "patch", "multiply_adds")},
         provenance=source.provenance,
     )

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,8 +22,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
+from calibration.command import abandon_stdout, end_by_interrupt, open_stdout
+from calibration.command import parse_shape as parse_shape  # beside the other kinds of option
 from calibration.errors import CalibrationDataError
 from pipeline.errors import EdgeError, MissingDependencyError, UsageError
+from pipeline.manifest import plain_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -71,11 +73,8 @@ stderr = _Stderr(
 
 def run_command(main: Callable[[], int]) -> NoReturn:
     """Run a command and exit: what the user can mend is one line and exit code 2."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(ending, _terminated)
-    if sys.stdout is None:  # closed by who started us; what is said there is for nobody
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  to the end
+    end_by_interrupt()
+    open_stdout()
     try:
         code = main()
         with _stdout():
@@ -108,17 +107,10 @@ def _stdout() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # Give the interpreter's own flush somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_stdout()
         if isinstance(error, BrokenPipeError):
             raise
         raise EdgeError(f"stdout: {error.strerror or error}") from error
-
-
-def _terminated(_signal: int, _frame: object) -> NoReturn:
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # a second one would cut the clearing up short
-        signal.signal(ending, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _one_line(error: Exception) -> str | None:
@@ -171,17 +163,7 @@ def warn(message: str) -> None:
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on stdout. NaN is written as null: JSON has no NaN."""
     with _stdout():
-        sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not (abs(value) < float("inf")):
-        return None
-    return value
+        sys.stdout.write(json.dumps(plain_json(value), indent=2, allow_nan=False) + "\n")
 
 
 def progress_bar() -> Progress:
@@ -238,18 +220,28 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
 
-def parse_shape(text: str) -> tuple[int, int]:
-    """``512x1024`` -> (512, 1024), height first; for argparse's ``type``."""
-    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
-    if match is None or not (int(match[1]) and int(match[2])):
-        raise argparse.ArgumentTypeError(f"'{text}' is not HxW, such as 512x1024")
-    return int(match[1]), int(match[2])
-
-
 def positive_int(text: str) -> int:
     """A whole number from 1 to 10^9 - 1; for argparse's ``type``."""
     if not (text.isascii() and text.isdigit()) or not text.strip("0"):
         raise argparse.ArgumentTypeError(f"'{text}' is not a positive whole number")
+    return natural(text)
+
+
+def natural(text: str) -> int:
+    """A whole number from 0 to 10^9 - 1; for argparse's ``type``."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
     if len(text) > _MOST_DIGITS:
         raise argparse.ArgumentTypeError(f"'{text}' has more than {_MOST_DIGITS} digits")
     return int(text)
+
+
+def positive_float(text: str) -> float:
+    """A number above 0; for argparse's ``type``."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return value

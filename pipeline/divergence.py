@@ -18,6 +18,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
+from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine
 
 JUMP = 0.04
@@ -62,18 +63,13 @@ def cut_after(model: onnx.ModelProto, tensor: str, path: Path) -> None:
 
 
 def run_exact(path: Path, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """The cut's output, as ONNX says it is."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: frames})[0], np.float32)
+    """The cut's output, as ONNX says it is. Raises ``EngineError`` where it cannot be run."""
+    with OnnxRuntimeEngine(path) as engine:
+        return np.asarray(engine.infer(frames), np.float32)
 
 
 def run_openvino(path: Path, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """The cut's output, as OpenVINO's CPU plugin computes it in int8."""
+    """The cut's output, as OpenVINO's CPU plugin computes it in int8. Raises ``EngineError``."""
     with OpenVINOEngine(path, precision="int8", slots=1) as engine:
         return np.asarray(engine.infer(frames), np.float32)
 

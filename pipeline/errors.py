@@ -58,3 +58,9 @@ class SourceError(EdgeError):
 
 class SinkError(EdgeError):
     """An output cannot be written."""
+
+
+def last_line(text: str) -> str:
+    """The last line that a tool said before it failed; for a message that quotes it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

@@ -7,50 +7,27 @@ build asked again scores nothing, an interrupted one goes on, and limits may cha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact, hash_of
+from pipeline.artifact import hash_of
 from pipeline.build_options import GateLimits
-from pipeline.engines.base import Engine
-from pipeline.inference import Segmenter
-from pipeline.report.evaluate import Contestant, evaluate
+from pipeline.report.evaluate import evaluate
 from pipeline.report.frames import CheckedFrames
 from pipeline.report.records import LAYOUT_VERSION, StateFile
-from pipeline.report.subjects import machine
+from pipeline.report.subjects import Subject, machine
 from pipeline.report.verdict import Verdict, gate, headline
 
 SPLIT = "val"
 
 
 @dataclass(frozen=True)
-class Competitor:
-    """An open engine with the artifact it comes from.
-
-    ``what`` says what is executed: ``engine``, or ``exact graph`` where the engine cannot run here.
-    """
-
-    name: str
-    artifact: Artifact
-    engine: Engine
-    what: str = "engine"
-
-    @property
-    def contestant(self) -> Contestant:
-        """As the report scores it: frames keep their aspect, padding is not scored."""
-        return Contestant(self.name, Segmenter(self.engine, tiles="fit"))
-
-    def identity(self) -> dict[str, Any]:
-        """What its labels depend on, as plain JSON."""
-        info = asdict(self.engine.info)
-        del info["path"]
-        return {"files": self.artifact.manifest.files, "what": self.what, "info": info}
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What the gate said of one engine."""
+    """What the gate said of one engine.
+
+    ``scored`` says what was executed: ``engine``, or ``exact graph`` where that cannot run here.
+    """
 
     verdict: Verdict
     frames: int
@@ -75,17 +52,17 @@ class Outcome:
 
 
 def hold(
-    reference: Competitor, candidate: Competitor, frames: CheckedFrames, limits: GateLimits,
-    folder: Path, on_frame: Callable[[int, int], None] | None = None,
+    reference: Subject, candidate: Subject, frames: CheckedFrames, limits: GateLimits,
+    scores: Path, on_frame: Callable[[int, int], None] | None = None,
 ) -> Outcome:  # fmt: skip
     """Score both on the frames and hold the candidate to the limits.
 
     Args:
-        reference: fp32.
-        candidate: the engine in question.
+        reference: fp32, open.
+        candidate: the engine in question, or its exact graph, open.
         frames: to score, all of them.
         limits: the most that may be lost.
-        folder: where scores are kept.
+        scores: the file in which they are kept.
         on_frame: called with (frames done, frames in all).
 
     Raises:
@@ -101,7 +78,7 @@ def hold(
         "frames": frames.digest,
         "machine": machine(),
     }
-    with StateFile(folder / f"gate-{candidate.artifact.manifest.key[:20]}", hash_of(about)) as kept:
+    with StateFile(scores, hash_of(about)) as kept:
         records = evaluate(
             frames, reference.contestant, candidate.contestant, records=kept,
             on_frame=None if on_frame is None else lambda done: on_frame(done, count),
@@ -109,4 +86,5 @@ def hold(
         verdict = gate(
             records["reference"], records["candidate"], limits.max_drop, limits.max_class_drop
         )
-    return Outcome(verdict, count, candidate.what)
+    exact = candidate.engine.info.backend == "onnxruntime"
+    return Outcome(verdict, count, "exact graph" if exact else "engine")

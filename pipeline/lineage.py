@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.artifact import Artifact, Manifest, open_artifact, read_manifest
 from pipeline.errors import ArtifactError
+from pipeline.store import MANIFEST_NAME
 
 STORE = ".store"
 """Where the build keeps the artifacts of its stages, beside the engines."""
@@ -47,7 +48,7 @@ def floating_of(engine: Path, manifest: Manifest) -> Artifact | None:
 
 def _stored(engine: Path, fits: Callable[[Manifest], bool]) -> Artifact | None:
     """The artifact in the build's store whose manifest fits, where it is whole."""
-    for path in sorted((engine.parent / STORE).glob("*/artifact.json")):
+    for path in sorted((engine.parent / STORE).glob(f"*/{MANIFEST_NAME}")):
         try:
             if fits(read_manifest(path)):
                 return open_artifact(path)

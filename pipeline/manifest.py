@@ -17,9 +17,16 @@ from pipeline.errors import ArtifactError
 MANIFEST_VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorFacts:
-    """One input or output: name, NumPy dtype name, fixed shape, layout."""
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a network.
+
+    Attributes:
+        name: in the graph.
+        dtype: NumPy's name of it.
+        shape: fixed.
+        layout: a letter for each axis: ``NHWC``, ``NCHW``, ``NHW``.
+    """
 
     name: str
     dtype: str
@@ -27,7 +34,7 @@ class TensorFacts:
     layout: str
 
     @classmethod
-    def from_json(cls, value: object) -> TensorFacts:
+    def from_json(cls, value: object) -> TensorSpec:
         """Read what ``as_json`` gave. Raises ``ArtifactError`` naming the field at fault."""
         given = _closed(value, cls)
         shape = given["shape"]
@@ -49,7 +56,8 @@ class Manifest:
     """What an artifact is.
 
     Attributes:
-        kind: ``deploy-checkpoint``, ``onnx``, ``qdq-onnx`` or ``engine``.
+        kind: ``checkpoint``, or what a stage ``produces``: ``injection-plan``,
+            ``deploy-checkpoint``, ``onnx``, ``qdq-onnx``, ``engine``, ``comparison``, ``tuning``.
         main: name of the file the artifact is about.
         files: SHA-256 of every file, by name relative to the manifest's folder.
         key: the cache key it was built under, see ``stage``.
@@ -64,11 +72,17 @@ class Manifest:
     main: str
     files: dict[str, str]
     key: str
-    inputs: tuple[TensorFacts, ...] = ()
-    outputs: tuple[TensorFacts, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     version: int = MANIFEST_VERSION
+
+    @property
+    def patch(self) -> int | None:
+        """Side of the network's patches in pixels of its input, where the facts say it."""
+        side = self.facts.get("patch")
+        return side if isinstance(side, int) and side > 0 else None
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
@@ -106,10 +120,10 @@ class Manifest:
             "outputs": [tensor.as_json() for tensor in self.outputs], "facts": self.facts,
             "provenance": self.provenance,
         }  # fmt: skip
-        return json.dumps(_plain(value), indent=1, allow_nan=False).encode()
+        return json.dumps(plain_json(value), indent=1, allow_nan=False).encode()
 
 
-def _closed(value: object, kind: type[Manifest | TensorFacts]) -> dict[str, Any]:
+def _closed(value: object, kind: type[Manifest | TensorSpec]) -> dict[str, Any]:
     """An object with all fields that ``kind`` needs and none that it does not know."""
     if not isinstance(value, dict):
         raise ArtifactError("the whole: not an object")
@@ -136,25 +150,25 @@ def _mapping(value: object, name: str) -> dict[str, Any]:
     return value
 
 
-def _tensors(given: Mapping[str, Any], name: str) -> tuple[TensorFacts, ...]:
+def _tensors(given: Mapping[str, Any], name: str) -> tuple[TensorSpec, ...]:
     listed = given.get(name, [])
     if not isinstance(listed, list):
         raise ArtifactError(f"{name}: not a list")
     found = []
     for number, each in enumerate(listed):
         try:
-            found.append(TensorFacts.from_json(each))
+            found.append(TensorSpec.from_json(each))
         except ArtifactError as error:
             raise ArtifactError(f"{name}.{number}: {error}") from error
     return tuple(found)
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Mappings and sequences as JSON has them; numbers that are none as ``None``."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): plain_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain_json(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import (
+    FILE_MODE,
     Artifact,
     Manifest,
     open_artifact,
@@ -47,6 +48,14 @@ def prepare(output: Path) -> None:
             f"folder '{output}' cannot be written to: {error.strerror}",
             hint="name a folder that is yours to write",
         ) from error
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file that was asked for: whole, or not at all. Raises ``SinkError`` naming it."""
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise SinkError(f"'{path}' cannot be written: {error.strerror}") from error
 
 
 @contextmanager
@@ -191,7 +200,7 @@ def _copied(source: Path, target: Path, digest: str) -> Iterator[Path]:
             os.fsync(file.fileno())
         if sha256_of(temporary) != digest:
             raise ArtifactError(f"'{target}' could not be written whole: is the disk full?")
-        temporary.chmod(0o644)
+        temporary.chmod(FILE_MODE)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

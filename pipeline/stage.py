@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.artifact import Artifact, Manifest, TensorFacts, hash_of, sha256_of
+from pipeline.artifact import Artifact, Manifest, TensorSpec, hash_of, sha256_of
 from pipeline.errors import ArtifactError
 from pipeline.store import Store
 
@@ -45,8 +45,8 @@ class Product:
 
     main: str
     others: tuple[str, ...] = ()
-    inputs: tuple[TensorFacts, ...] = ()
-    outputs: tuple[TensorFacts, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -86,6 +86,14 @@ class Stage(ABC):
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """Make the files in ``folder`` and say what they are. Raises ``CheckFailedError``."""
 
+    def parameters(self) -> dict[str, Any]:
+        """What was asked for, in key and facts: the config. Plain JSON."""
+        return self.config.model_dump(mode="json")
+
+    def distributions(self) -> tuple[str, ...]:
+        """Those whose versions are part of the key."""
+        return self.tools
+
     def device(self) -> dict[str, Any]:
         """What of this machine the output depends on. Plain JSON; empty for most stages."""
         return {}
@@ -96,21 +104,21 @@ class Stage(ABC):
             {
                 "stage": self.name,
                 "version": self.version,
-                "config": self.config.model_dump(mode="json"),
+                "config": self.parameters(),
                 "inputs": [a.manifest.files for a in inputs],
-                "tools": tool_versions(self.tools),
+                "tools": tool_versions(self.distributions()),
                 "device": self.device(),
             }
         )
 
     def _check_unchanged(self, artifact: Artifact) -> None:
         """What was read must be what the key says: a file may be replaced between the two."""
-        for name, digest in artifact.manifest.files.items():
-            path = artifact.manifest_path.parent / name
-            if not path.is_file() or sha256_of(path) != digest:
-                raise ArtifactError(
-                    f"'{path}' changed while stage {self.name} read it", hint="run it again"
-                )
+        try:
+            artifact.verify()
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"an input changed while stage {self.name} read it: {error}", hint="run it again"
+            ) from error
 
     def run(self, *inputs: Artifact) -> Artifact:
         """The artifact of these inputs: from the store if it is there and whole, else built."""
@@ -130,8 +138,9 @@ class Stage(ABC):
             if missing:
                 raise ArtifactError(f"stage {self.name} did not write '{missing[0]}'")
             facts = {
-                "stage": self.name, "version": self.version, "tools": tool_versions(self.tools),
-                "config": self.config.model_dump(mode="json"), **product.facts,
+                "stage": self.name, "version": self.version,
+                "tools": tool_versions(self.distributions()),
+                "config": self.parameters(), **product.facts,
             }  # fmt: skip
             provenance: dict[str, Any] = {}
             for artifact in inputs:

@@ -3,18 +3,20 @@
     STORE/export-3f9a…/model.onnx, artifact.json
     STORE/.build-XXXX/            a build under way; left behind only by a killed process
 
-A build happens in a temporary folder that is renamed when complete. Folders of killed builds are
-swept away after a day. What does not verify is removed and built again.
+A build happens in a temporary folder that is renamed when complete, and holds a lock on it: what
+nobody holds after a day was left by a killed one, and is swept away. What does not verify is
+removed and built again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.artifact import Artifact, Manifest, open_artifact, write_whole
@@ -67,10 +69,14 @@ class Store:
         self.root.mkdir(parents=True, exist_ok=True)
         self._sweep()
         folder = Path(tempfile.mkdtemp(prefix=".build-", dir=self.root))
+        handle = os.open(folder, os.O_RDONLY)
         try:
+            with suppress(OSError):  # a file system without locks: then nothing there is swept
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(handle)
 
     def publish(self, folder: Path, stage: str, manifest: Manifest) -> Artifact:
         """Make a built folder the artifact of its manifest's key. The first of two equals wins."""
@@ -92,11 +98,20 @@ class Store:
     def _sweep(self) -> None:
         now = time.time()  # compared with file times, which are wall-clock times
         for path in self.root.glob(".build-*"):
-            try:
+            # Gone: another process swept it. Locked: a build of more than a day is still at it.
+            with suppress(OSError):
                 if now - path.stat().st_mtime > _STALE_SECONDS:
-                    shutil.rmtree(path, ignore_errors=True)
-            except FileNotFoundError:
-                continue  # another process swept it
+                    _remove_unheld(path)
+
+
+def _remove_unheld(folder: Path) -> None:
+    """Remove a folder that no build holds. Raises ``OSError`` where one does."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
 
 
 def _sync(path: Path) -> None:

@@ -6,7 +6,7 @@ Agreement is the share of positions at which two networks name the same class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from calibration.cityscapes import IGNORE
 from pipeline.engines.base import Engine
+from pipeline.errors import CheckFailedError
 
 MIN_AGREEMENT = 0.98
 """Share of positions at which an engine must name the class its graph does, if nobody says else."""
@@ -87,20 +88,47 @@ def labels_of(output: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def label_agreement(
-    engine: Engine, stacks: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]
-) -> dict[str, float | int]:
+    engine: Engine, stacks: Iterable[npt.NDArray[np.uint8]],
+    labels: Iterable[npt.NDArray[np.uint8]],
+) -> dict[str, float | int]:  # fmt: skip
     """An engine against labels that were made before, as ``Agreement.as_json`` without the logits.
 
     Args:
         engine: open.
-        stacks: (K, N, H, W, 3) uint8 BGR.
-        labels: (K, N, ...) what ``labels_of`` gave for them.
+        stacks: K of (N, H, W, 3) uint8 BGR.
+        labels: K of (N, ...), what ``labels_of`` gave for them.
+
+    Raises:
+        EngineError: it fails.
     """
     same: list[float] = []
     for stack, wanted in zip(stacks, labels, strict=True):
         equal = labels_of(engine.infer(stack)) == wanted
         same += [float(s) for s in equal.reshape(len(wanted), -1).mean(axis=1)]
     return {"labels": float(np.mean(same)), "worst_frame": min(same), "frames": len(same)}
+
+
+def require_agreement(
+    labels: float, asked: float, what: str, why: Callable[[], str] | None = None, *,
+    hint: str | None = None,
+) -> None:  # fmt: skip
+    """Raise ``CheckFailedError`` where an engine is not its graph.
+
+    Args:
+        labels: share of positions at which the two name the same class; NaN is too few.
+        asked: the least share, both 0 to 1.
+        what: the engine, as the message begins.
+        why: says how the message ends; it may take its time, and is asked only then.
+        hint: what to do.
+    """
+    if labels >= asked:
+        return
+    ending = "" if why is None else f"; {why()}"
+    raise CheckFailedError(
+        f"{what} is not its graph: they name the same class on {labels:.2%} of positions (asked "
+        f"for {asked:.2%}){ending}",
+        hint=hint,
+    )
 
 
 def check_count(multiply_adds_per_batch: int, most: int) -> int:
@@ -130,7 +158,7 @@ def batches(
 
 
 def compare(
-    engine: Engine, references: dict[str, Engine], stacks: Iterable[npt.NDArray[np.uint8]]
+    engine: Engine, references: Mapping[str, Engine], stacks: Iterable[npt.NDArray[np.uint8]]
 ) -> dict[str, Agreement]:
     """The engine against each reference on the same stacks of frames.
 

@@ -26,6 +26,8 @@ from rich.markup import escape
 
 from calibration.frames import DEFAULT_COUNT
 from models import DEFAULT_PRESET
+from pipeline import DEFAULT_SHAPE
+from pipeline.benchmark.options import PEERS, ROUNDS, BenchmarkOptions, parse_against
 from pipeline.console import (
     BUILD_PACKAGES,
     EXIT_OK,
@@ -40,17 +42,14 @@ from pipeline.console import (
     warn,
 )
 from pipeline.errors import UsageError
-from pipeline.publish import prepare
+from pipeline.publish import prepare, write_output
 
 if TYPE_CHECKING:
-    from pipeline.benchmark.options import BenchmarkOptions
     from pipeline.benchmark.run import Listener
     from pipeline.benchmark.schema import Benchmark
     from pipeline.stage import StageEvent
 
-
-AGAINST = "torch,onnxruntime,benchmark_app"
-ROUNDS = 7
+AGAINST = ",".join(PEERS)
 
 
 def build_parser() -> Parser:
@@ -66,7 +65,7 @@ def build_parser() -> Parser:
         "--checkpoint", type=Path, metavar="FILE", help="trained network (default: the shipped one)"
     )
     add("--random-weights", action="store_true", help="an untrained network: speed alone")
-    add("--shape", type=parse_shape, default=(512, 1024), metavar="HxW",
+    add("--shape", type=parse_shape, default=DEFAULT_SHAPE, metavar="HxW",
         help="of the engine's input (default: 512x1024)")  # fmt: skip
     add("--against", metavar="A,B", help=f"peers, or none (default: {AGAINST})")
     add("--rounds", type=positive_int, metavar="N",
@@ -93,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse, measure, print."""
     options = build_parser().parse_args(arguments)
     require(*BUILD_PACKAGES, extra="build", why="the benchmark")
-    from pipeline.benchmark.page import write_page, write_text
+    from pipeline.benchmark.page import write_page
 
     check_asked(options)
     asked = read_options(options, arguments)
@@ -108,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
             roofs = profile_only(asked, listener)
             status.stop()
             if options.save is not None:
-                write_text(options.save, roofs.model_dump_json(indent=1) + "\n")
+                write_output(options.save, f"{roofs.model_dump_json(indent=1)}\n".encode())
             if options.json:
                 print_json(roofs.model_dump(mode="json"))
             else:
@@ -119,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         benchmark = run(asked, listener)
     tell(benchmark)
     if options.save is not None:
-        write_text(options.save, benchmark.model_dump_json(indent=1) + "\n")
+        write_output(options.save, f"{benchmark.model_dump_json(indent=1)}\n".encode())
     if options.html is not None:
         write_page(options.html, benchmark)
         say(f"page: {options.html}")
@@ -129,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def check_asked(options: Namespace) -> None:
-    """Raise ``UsageError`` or ``SinkError`` for what minutes of measuring would end in."""
+    """Raise an ``EdgeError`` for what minutes of measuring would end in."""
     if options.roofline:
         for name in ("html", "against", "rounds", "video"):
             if getattr(options, name) is not None:
@@ -144,12 +143,13 @@ def check_asked(options: Namespace) -> None:
         if path.is_dir():
             raise UsageError(f"{option} {path}: is a directory, give a file in it")
         prepare(path.parent)
+    if options.html is not None:
+        require("jinja2", extra="report", why="the benchmark's page")
 
 
 def read_options(options: Namespace, arguments: list[str] | None) -> BenchmarkOptions:
     """The command's options as the library's. Raises ``UsageError`` where they contradict."""
     from calibration.cityscapes import dataset_root
-    from pipeline.benchmark.options import BenchmarkOptions, parse_against
 
     words = sys.argv[1:] if arguments is None else arguments
     return BenchmarkOptions(
@@ -173,10 +173,10 @@ def make_listener(rounds: int, update: Callable[[str], None]) -> Listener:
             say(f"  {event.stage:<24}{event.seconds:6.1f} s")
 
     return Listener(
-        staged,
-        lambda line: update(escape(line)),
-        warn,
-        lambda number, row: update(f"round {number + 1} of {rounds}: {escape(row)}"),
+        stage=staged,
+        say=lambda line: update(escape(line)),
+        warn=warn,
+        turn=lambda number, row: update(f"round {number + 1} of {rounds}: {escape(row)}"),
     )
 
 

@@ -35,9 +35,9 @@ def build_parser() -> Parser:
     return parser
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Parse, pack, print."""
-    options = build_parser().parse_args()
+    options = build_parser().parse_args(arguments)
     made = make_bundle(
         options.source, options.output, labels=options.labels,
         dataset=dataset_root(options.dataset),

@@ -32,7 +32,8 @@ from pipeline.video.checks import check_request
 from pipeline.video.metrics import StreamStats
 from pipeline.video.options import build_parser, read_request
 from pipeline.video.session import Request, Session
-from pipeline.video.summary import counted, describe, truncated
+from pipeline.video.summary import describe, truncated
+from pipeline.wording import counted
 
 ENGINES = Path("engines")  # where build_engine.py puts them unless told otherwise
 COVER_SLOTS = 8
@@ -44,21 +45,20 @@ def read_patch(path: Path) -> tuple[int, int]:
     """(height, width) of the patches of an engine's network, as its manifest states them."""
     side = None
     if path.suffix in SUFFIXES:
-        side = read_manifest(manifest_of(path)).facts.get("patch")
-    if not isinstance(side, int) or side < 1:
+        side = read_manifest(manifest_of(path)).patch
+    if side is None:
         raise UsageError(f"--patch-edges: '{path}' does not say how large its patches are")
     return side, side
 
 
 def choose_goal(request: Request) -> Goal:
     """What counts: how soon a frame is there, or how many there are."""
-    live = request.source_options.realtime or any(s.may_be_live for s in request.sources)
-    return "latency" if live else "throughput"
+    return "latency" if request.live else "throughput"
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Parse, run, print."""
-    options = build_parser().parse_args()
+    options = build_parser().parse_args(arguments)
     request = read_request(options)
     check_request(request)  # before an engine is loaded for nothing
     path = options.engine or find_engine(ENGINES)

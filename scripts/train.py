@@ -101,10 +101,11 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
     from models.repmlp import check_input_size
     from models.segmenter import Segmenter, build_segmenter, find_preset
     from pipeline.publish import prepare
+    from pipeline.report.metrics import class_iou
     from pipeline.training.data import Mixture
     from pipeline.training.loop import Scores, TrainConfig, Trainer
     from pipeline.training.origin import describe_origin, parse_data, parse_label_maps
-    from pipeline.training.score import class_iou, confusion_matrix, validation_size
+    from pipeline.training.score import confusion_matrix, validation_size
     from pipeline.training.state import sole_writer
 
     tell = say if world.leads else (lambda _line: None)

@@ -129,7 +129,7 @@ def test_only_stages_lowering_training_and_build_know_the_models() -> None:
 
 
 def test_no_stage_knows_another() -> None:
-    stages = {module(p) for p in sources("pipeline/stages") if "(Stage):" in p.read_text("utf-8")}
+    stages = {module(p) for p in sources("pipeline/stages") if "Stage):" in p.read_text("utf-8")}
     assert len(stages) > 5
     forbidden = stages | {"pipeline.stages"}  # nor by way of the folder
     assert [

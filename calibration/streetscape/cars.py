@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from calibration.streetscape import ids
-from calibration.streetscape.materials import Light
+from calibration.streetscape.materials import Colour, Light, dim
 from calibration.streetscape.meshes import (
     LAMP,
     PLATE,
     RED,
-    Colour,
     Mesh,
     MeshBuilder,
-    dim,
     glass_of,
     pick,
     upright,

@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from calibration.streetscape.materials import Light, clouds, graded, noise, varied
+from calibration.streetscape.materials import Colour, Light, clouds, dim, graded, noise, varied
 from calibration.streetscape.planes import SCALE, Texture
 
 Bytes = npt.NDArray[np.uint8]
-Colour = tuple[float, float, float]
 
 _RENDER: tuple[Colour, ...] = (
     (150, 178, 196), (176, 196, 206), (120, 150, 176), (140, 168, 200), (186, 190, 190),
@@ -45,10 +44,6 @@ def _fill(image: Bytes, x0: float, y0: float, x1: float, y1: float, colour: Colo
         cv2.rectangle(image, a, b, colour, -1)
 
 
-def _dim(colour: Colour, factor: float) -> Colour:
-    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
-
-
 def front(rng: np.random.Generator, light: Light, facing: float) -> Front:
     """A building's front. ``facing`` is how much sun falls on it, 0 to 1."""
     modern = rng.random() < 0.25
@@ -61,7 +56,7 @@ def front(rng: np.random.Generator, light: Light, facing: float) -> Front:
     brick = rng.random() < 0.35
     choice = _BRICK if brick else _RENDER
     wall = choice[int(rng.integers(len(choice)))]
-    wall = _dim(wall, float(rng.uniform(0.85, 1.1)))
+    wall = dim(wall, float(rng.uniform(0.85, 1.1)))
     variation = 1 + 0.05 * clouds(rng, rows, columns, 60, 4)
     # Rain leaves walls darker towards the ground.
     variation *= np.linspace(0.98, 0.88, rows, dtype=np.float32)[:, None]
@@ -72,14 +67,14 @@ def front(rng: np.random.Generator, light: Light, facing: float) -> Front:
     variation[:, -3:] *= 0.8
     image = varied(wall, variation)
     shine = np.zeros_like(image)
-    _windows(rng, light, image, shine, floors, storey, height, length, wall, modern)
+    _windows(rng, light, image, shine, floors, storey, length, wall, modern)
     _ground_floor(rng, light, image, shine, ground, height, length)
-    trim = _dim(wall, 1.2 if rng.random() < 0.6 else 0.7)
+    trim = dim(wall, 1.2 if rng.random() < 0.6 else 0.7)
     _fill(image, 0, 0, length, 0.35, trim)
-    _fill(image, 0, 0.35, length, 0.5, _dim(wall, 0.6))
+    _fill(image, 0, 0.35, length, 0.5, dim(wall, 0.6))
     if not modern:
-        _fill(image, 0, height - ground - 0.25, length, height - ground, _dim(trim, 0.95))
-        _fill(image, 0, height - ground, length, height - ground + 0.12, _dim(wall, 0.62))
+        _fill(image, 0, height - ground - 0.25, length, height - ground, dim(trim, 0.95))
+        _fill(image, 0, height - ground, length, height - ground + 0.12, dim(wall, 0.62))
     gain = light.gain(facing)
     roof = _ROOF[int(rng.integers(len(_ROOF)))]
     return Front(
@@ -98,14 +93,14 @@ def _gable(
     columns = round(DEEP * SCALE)
     variation = 1 + 0.07 * clouds(rng, rows, columns, 90, 4)
     variation *= np.linspace(1.0, 0.85, rows, dtype=np.float32)[:, None]
-    side = varied(_dim(wall, 0.86), variation)
+    side = varied(dim(wall, 0.86), variation)
     glass: Colour = (62.0, 58.0, 52.0)
     kind = int(rng.integers(3))
     if kind == 0:
         for floor in range(floors):
             for x in (1.6, 5.2):
                 top = 1.2 + floor * storey
-                _fill(side, x - 0.08, top - 0.08, x + 1.08, top + 1.48, _dim(wall, 1.2))
+                _fill(side, x - 0.08, top - 0.08, x + 1.08, top + 1.48, dim(wall, 1.2))
                 _fill(side, x, top, x + 1.0, top + 1.4, glass)
     elif kind == 1 and floors > 2:
         paint = _SHOP[int(rng.integers(len(_SHOP)))]
@@ -122,7 +117,6 @@ def _windows(
     shine: Bytes,
     floors: int,
     storey: float,
-    height: float,
     length: float,
     wall: Colour,
     modern: bool,
@@ -135,7 +129,7 @@ def _windows(
         pitch * share,
         storey * float(rng.uniform(0.6, 0.7) if modern else rng.uniform(0.5, 0.58)),
     )
-    frame = _dim(wall, 1.35) if rng.random() < 0.6 else (70.0, 70.0, 72.0)
+    frame = dim(wall, 1.35) if rng.random() < 0.6 else (70.0, 70.0, 72.0)
     balcony = (not modern) and rng.random() < 0.35
     shutters = (not modern) and not balcony and rng.random() < 0.3
     shutter: Colour = _SHOP[int(rng.integers(len(_SHOP)))]
@@ -153,7 +147,7 @@ def _windows(
                 top + tall + 0.04,
                 x + wide + 0.12,
                 top + tall + 0.16,
-                _dim(wall, 1.25),
+                dim(wall, 1.25),
             )
             upper, lower = sky * mirror * 0.9 + 22, sky * mirror * 0.45 + 18
             _fill(image, x, top, x + wide, top + tall * 0.5, tuple(upper))
@@ -165,7 +159,7 @@ def _windows(
                 warm = float(rng.uniform(0.5, 1.0))
                 _fill(shine, x, top, x + wide, top + tall, (110 * warm, 190 * warm, 230 * warm))
             _fill(image, x + wide / 2 - 0.03, top, x + wide / 2 + 0.03, top + tall, frame)
-            _fill(image, x, top - 0.02, x + wide, top + 0.08, _dim(wall, 0.45))
+            _fill(image, x, top - 0.02, x + wide, top + 0.08, dim(wall, 0.45))
             if shutters:
                 _fill(image, x - wide * 0.42, top, x - 0.1, top + tall, shutter)
                 _fill(image, x + wide + 0.1, top, x + wide * 1.42, top + tall, shutter)
@@ -176,7 +170,7 @@ def _windows(
                     top + tall - 0.1,
                     x + wide + 0.3,
                     top + tall + 0.08,
-                    _dim(wall, 0.7),
+                    dim(wall, 0.7),
                 )
                 for k in range(int((wide + 0.6) / 0.15)):
                     _fill(
@@ -234,7 +228,7 @@ def _ground_floor(
                     tuple(item),
                 )
             _fill(shine, x + 0.1, top + 1.1, x + wide - 0.1, height - 0.5, (90, 150, 190))
-            _fill(shine, x, top + 0.35, x + wide, top + 0.95, _dim(sign, 0.6))
+            _fill(shine, x, top + 0.35, x + wide, top + 0.95, dim(sign, 0.6))
             if rng.random() < 0.4:
                 awning = _SHOP[int(rng.integers(len(_SHOP)))]
                 for k in range(int(wide / 0.4)):
@@ -282,7 +276,7 @@ def wall(rng: np.random.Generator, light: Light, facing: float) -> Texture:
     image = varied(tone, variation)
     if kind == 2 and rng.random() < 0.5:
         _graffiti(rng, image)
-    image[:cap] = np.clip(_dim(tone, 1.2), 0, 255)
+    image[:cap] = np.clip(dim(tone, 1.2), 0, 255)
     return Texture(graded(image, light.gain(facing)))
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from calibration.streetscape import ids
 from calibration.streetscape.canvas import Sprite
-from calibration.streetscape.materials import Light
-from calibration.streetscape.pen import Colour, Pen, Point
+from calibration.streetscape.materials import Colour, Light, dim
+from calibration.streetscape.pen import Pen, Point
 
 STEPS = 6
 """Pictures in one walking cycle."""
@@ -49,10 +49,6 @@ class Look:
         )
 
 
-def _dim(colour: Colour, factor: float) -> Colour:
-    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
-
-
 def _finish(pen: Pen, light: Light) -> Sprite:
     columns = np.linspace(-1.0, 1.0, pen.cover.shape[1])
     pen.shade(1 + 0.16 * columns * light.sun_side)
@@ -67,7 +63,7 @@ def walker(look: Look, light: Light, step: int, *, sideways: bool) -> Sprite:
     hip, shoulder, head = 0.88 * k, 1.45 * k, 1.6 * k
     for side in (-1, 1):
         far = 0.8 if side < 0 else 1.0
-        trousers, shoe = _dim(look.trousers, far), (28.0, 28.0, 30.0)
+        trousers, shoe = dim(look.trousers, far), (28.0, 28.0, 30.0)
         if sideways:
             reach = side * swing * 0.36 * k
             bend = 0.1 * k * max(0.0, -side * swing)
@@ -103,7 +99,7 @@ def walker(look: Look, light: Light, step: int, *, sideways: bool) -> Sprite:
         ],
         look.coat,
     )  # fmt: skip
-    pen.line([(0, hip), (0, shoulder)], 0.03, _dim(look.coat, 0.8))
+    pen.line([(0, hip), (0, shoulder)], 0.03, dim(look.coat, 0.8))
     _arm(pen, look, k, 1, swing, sideways)
     if look.bag:
         pen.polygon(
@@ -115,14 +111,14 @@ def walker(look: Look, light: Light, step: int, *, sideways: bool) -> Sprite:
             ],
             (50, 60, 80),
         )
-    pen.line([(0, shoulder), (0, head)], 0.11 * k, _dim(look.skin, 0.85))
+    pen.line([(0, shoulder), (0, head)], 0.11 * k, dim(look.skin, 0.85))
     pen.disc((0.02 * k if sideways else 0, head + 0.03 * k), (0.1 * k, 0.125 * k), look.skin)
     pen.disc((-0.02 * k if sideways else 0, head + 0.075 * k), (0.11 * k, 0.09 * k), look.hair)
     return _finish(pen, light)
 
 
 def _arm(pen: Pen, look: Look, k: float, side: int, swing: float, sideways: bool) -> None:
-    tone = _dim(look.coat, 0.78 if side < 0 else 0.92)
+    tone = dim(look.coat, 0.78 if side < 0 else 0.92)
     if sideways:
         hand: Point = (-side * swing * 0.3 * k, 0.85 * k)
         points: list[Point] = [(0, 1.4 * k), (hand[0] * 0.4 - 0.04 * k, 1.12 * k), hand]
@@ -171,10 +167,10 @@ def _rider_side(pen: Pen, look: Look, crank: Point, pedal: float, seat: Point, b
         angle = pedal + (np.pi if side > 0 else 0)
         foot = (crank[0] + 0.16 * float(np.cos(angle)), crank[1] + 0.16 * float(np.sin(angle)))
         knee = ((hip[0] + foot[0]) / 2 + 0.2, (hip[1] + foot[1]) / 2 + 0.1)
-        pen.line([hip, knee, foot], 0.12, _dim(look.trousers, 0.8 if side < 0 else 1))
+        pen.line([hip, knee, foot], 0.12, dim(look.trousers, 0.8 if side < 0 else 1))
         pen.line([foot, (foot[0] + 0.12, foot[1])], 0.07, (30, 30, 30))
     pen.line([hip, shoulder], 0.25, look.coat)
-    pen.line([shoulder, (0.2, 1.2), bar], 0.09, _dim(look.coat, 0.85))
+    pen.line([shoulder, (0.2, 1.2), bar], 0.09, dim(look.coat, 0.85))
     pen.disc((0.1, 1.7), (0.1, 0.12), look.skin)
     pen.disc((0.08, 1.76), (0.12, 0.08), look.hair)
 
@@ -208,7 +204,7 @@ def rider(rng: np.random.Generator, light: Light, look: Look, *, motor: bool, aw
         pen.line(
             [(side * 0.21, 1.4), (side * 0.35, 1.2), (side * 0.28, 1.06)],
             0.1,
-            _dim(look.coat, 0.85),
+            dim(look.coat, 0.85),
         )
     pen.disc((0, 1.68), (0.11, 0.13), look.skin if not away else look.hair)
     if motor:
@@ -246,7 +242,7 @@ def motorcycle(rng: np.random.Generator, light: Light, look: Look | None) -> Spr
         hip, shoulder = (-0.34, 0.92), (-0.12, 1.46)
         pen.line([hip, (0.12, 0.72), (-0.05, 0.34)], 0.15, look.trousers)
         pen.line([hip, shoulder], 0.28, look.coat)
-        pen.line([shoulder, (0.08, 1.16), (0.3, 1.04)], 0.1, _dim(look.coat, 0.85))
+        pen.line([shoulder, (0.08, 1.16), (0.3, 1.04)], 0.1, dim(look.coat, 0.85))
         pen.disc((-0.04, 1.68), (0.15, 0.15), (50, 50, 120))
         pen.disc((0.04, 1.68), (0.08, 0.06), (90, 80, 70))
     return _finish(pen, light)

@@ -6,8 +6,8 @@ import numpy as np
 
 from calibration.streetscape import ids
 from calibration.streetscape.canvas import Sprite
-from calibration.streetscape.materials import Light
-from calibration.streetscape.pen import Colour, Pen
+from calibration.streetscape.materials import Colour, Light
+from calibration.streetscape.pen import Pen
 
 _STEEL: tuple[Colour, ...] = ((120, 124, 122), (84, 88, 84), (60, 66, 58), (150, 152, 152))
 _WHITE: Colour = (235, 238, 238)

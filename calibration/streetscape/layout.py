@@ -194,13 +194,12 @@ class Stream:
         speed: float = 0.0,
         slack: float = 0.35,
         jitter: float = 0.0,
-        period: float = 0.0,
     ) -> Stream:
         """Evenly strung with ``slack`` shares of a spacing of disorder.
 
         Variants are dealt like cards, so each comes up as often as any other.
         """
-        count = max(1, round(max(period, AHEAD + BEHIND + 30, 7 * spacing) / spacing))
+        count = max(1, round(max(AHEAD + BEHIND + 30, 7 * spacing) / spacing))
         offsets = (np.arange(count) + slack * (rng.random(count) - 0.5)) * spacing
         deal = [rng.permutation(variants) for _ in range(count // variants + 1)]
         return Stream(

@@ -12,6 +12,13 @@ import numpy.typing as npt
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
+Colour = tuple[float, float, float]
+"""Blue, green, red, 0 to 255."""
+
+
+def dim(colour: Colour, factor: float) -> Colour:
+    """A colour made darker or brighter."""
+    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cell: tuple[float, float]) -> Singles:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from calibration.streetscape.materials import Light
+from calibration.streetscape.materials import Colour, Light
 
 Floats = npt.NDArray[np.float64]
-Colour = tuple[float, float, float]
 
 CORNERS = 8
 """Corners per face; shorter faces repeat their last one."""
@@ -166,11 +165,6 @@ PLATE: Colour = (225, 228, 228)
 def pick(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
     """One of several colours."""
     return colours[int(rng.integers(len(colours)))]
-
-
-def dim(colour: Colour, factor: float) -> Colour:
-    """A colour made darker or brighter."""
-    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
 
 
 def glass_of(light: Light) -> Colour:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.streetscape.canvas import Sprite
+from calibration.streetscape.materials import Colour
 
 Bytes = npt.NDArray[np.uint8]
-Colour = tuple[float, float, float]
 Point = tuple[float, float]
 
 _OVER = 2
@@ -72,16 +72,15 @@ class Pen:
         colour: Colour,
         *,
         ring: float = 0,
-        turn: float = 0,
     ) -> None:
-        """An ellipse, filled, or a ring of ``ring`` metres, turned by ``turn`` degrees."""
+        """An ellipse, filled, or a ring of ``ring`` metres."""
         rx, ry = radii if isinstance(radii, tuple) else (radii, radii)
         axes = (max(1, round(rx * self.scale)), max(1, round(ry * self.scale)))
         thick = max(1, round(ring * self.scale)) if ring else -1
         at = self.pixel(*centre)
-        cv2.ellipse(self.colour, at, axes, turn, 0, 360, colour, thick)
-        cv2.ellipse(self.cover, at, axes, turn, 0, 360, 255, thick)
-        cv2.ellipse(self.labels, at, axes, turn, 0, 360, self.label, thick)
+        cv2.ellipse(self.colour, at, axes, 0, 0, 360, colour, thick)
+        cv2.ellipse(self.cover, at, axes, 0, 0, 360, 255, thick)
+        cv2.ellipse(self.labels, at, axes, 0, 0, 360, self.label, thick)
 
     def text(self, text: str, centre: Point, size: float, colour: Colour) -> None:
         """Letters and digits of ``_STROKES``, ``size`` metres high.

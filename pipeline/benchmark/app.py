@@ -16,7 +16,6 @@ from pipeline.benchmark.turns import Contender, Samples
 from pipeline.errors import EngineError
 
 APP_LATENCY, APP_THROUGHPUT = "benchmark_app latency", "benchmark_app throughput"
-SECONDS: Final = 2
 _GIVE_UP: Final = 300.0
 
 WHAT: Final[Mapping[str, str]] = {
@@ -36,7 +35,7 @@ def find_app() -> Path | None:
 
 
 def app_entry(
-    name: str, engine: Path, precision: str, streams: int, *, asked: bool, seconds: int = SECONDS
+    name: str, engine: Path, precision: str, streams: int, *, asked: bool, seconds: int
 ) -> Entry:
     """One of the two ways to run it.
 

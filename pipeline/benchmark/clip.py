@@ -16,11 +16,10 @@ from pipeline.video.source import SourceOptions, parse_source
 
 SIZE: Final = (540, 960)
 """Not the engine's size, so that the resize is paid for, as with most cameras."""
-FRAMES: Final = 50
 _SEED: Final = 1
 
 
-def write_streets(path: Path, size: tuple[int, int] = SIZE, frames: int = FRAMES) -> str:
+def write_streets(path: Path, frames: int, size: tuple[int, int] = SIZE) -> str:
     """Render a drive into an ``.mp4`` with B-frames, as files have them; what it is, in words."""
     import av  # not before it is needed: it takes a tenth of a second
 

@@ -22,7 +22,6 @@ from pipeline.engines.opening import open_engine
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.errors import EngineError
 
-TURN_SECONDS: Final = 0.8
 NOT_ASKED: Final = "not asked for (--against)"
 
 FP32, BF16, INT8 = "openvino fp32", "openvino bf16", "openvino int8"

@@ -15,29 +15,20 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.benchmark.schema import Load, Machine
-from pipeline.engines.cpu import cpu_features, cpu_model
-from pipeline.stage import tool_versions
+from pipeline.engines.cpu import cpu_count, cpu_features, cpu_model, usable_cpus
+from pipeline.stage import PICTURES, tool_versions
 
 PACKAGES: Final = (
-    "repmlp-edge", "torch", "onnx", "onnxruntime", "openvino", "nncf", "numpy", "opencv-python",
-    "av",
+    "repmlp-edge", "torch", "onnx", "onnxruntime", "openvino", "nncf", "numpy", *PICTURES, "av",
 )  # fmt: skip
 MOST_OTHERS: Final = 0.1
 """Share of the CPUs that others may take before figures are marked."""
 
-_LOOK: Final = 1.0
 _INT8: Final = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 _BF16: Final = ("avx512_bf16", "amx_bf16", "bf16")
 _STAT: Final = Path("/proc/stat")
 _IDLE: Final = (3, 4)  # idle, iowait: proc_stat(5)
 _COUNTED: Final = 8  # user, nice, system, idle, iowait, irq, softirq, steal; guest is in user
-
-
-def usable_cpus() -> list[int]:
-    """Numbers of the logical CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -87,11 +78,11 @@ def _busy_seconds(stat: Path) -> float | None:
     return ticks / os.sysconf("SC_CLK_TCK") if seen == len(wanted) else None
 
 
-def look(seconds: float = _LOOK) -> Load:
-    """How busy the machine is, doing nothing for a second to see."""
+def look(seconds: float) -> Load:
+    """How busy the machine is, doing nothing for so long to see."""
     before = read_clock()
     time.sleep(seconds)
-    busy = others_share(before, read_clock(), len(usable_cpus()))
+    busy = others_share(before, read_clock(), cpu_count())
     try:
         one_minute: float | None = round(os.getloadavg()[0], 2)
     except OSError:
@@ -113,7 +104,7 @@ def why_loaded(before: Load, others: float | None, cpus: int) -> str | None:
 def describe(before: Load, after: Load, others: float | None) -> Machine:
     """This machine, as the schema has it."""
     features = cpu_features()
-    cpus = len(usable_cpus())
+    cpus = cpu_count()
     versions = tool_versions(PACKAGES)
     return Machine(
         cpu=cpu_model(),

@@ -8,6 +8,7 @@ from typing import Final
 
 from calibration.frames import DEFAULT_COUNT
 from models import DEFAULT_INJECTION
+from pipeline import DEFAULT_SHAPE, Injection
 from pipeline.errors import UsageError
 from pipeline.verify import MIN_AGREEMENT
 
@@ -67,13 +68,13 @@ class BenchmarkOptions:
     preset: str | None = None
     checkpoint: Path | None = None
     random_weights: bool = False
-    shape: tuple[int, int] = (512, 1024)
+    shape: tuple[int, int] = DEFAULT_SHAPE
     against: tuple[str, ...] = PEERS
     rounds: int = ROUNDS
     dataset: Path | None = None
     frames: int = DEFAULT_COUNT
     engines: Path = Path("engines")
-    injection: str = DEFAULT_INJECTION
+    injection: Injection = DEFAULT_INJECTION
     min_agreement: float = MIN_AGREEMENT
     video: Path | None = None
     roofline: bool = True

@@ -42,14 +42,13 @@ WHAT: Final[Mapping[str, str]] = {
     ENCODE: "H.264 into an .mp4",
 }
 
-TURN_SECONDS: Final = 1.2
 _HELD: Final = 16  # frames in memory, taken round and round
 _CHUNK: Final = 10
 _RATE: Final = 25
 
 
 def path_entries(
-    engine: Engine, clip: Path, folder: Path, stack: ExitStack, seconds: float = TURN_SECONDS
+    engine: Engine, clip: Path, folder: Path, stack: ExitStack, seconds: float
 ) -> Entries:
     """A contender for decoding, and one that fills the rows of all other stages.
 

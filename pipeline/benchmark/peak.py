@@ -16,9 +16,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.benchmark.machine import usable_cpus
 from pipeline.benchmark.schema import Peak
 from pipeline.benchmark.turns import timed
+from pipeline.engines.cpu import cpu_count
 from pipeline.engines.openvino import import_openvino
 from pipeline.errors import EngineError
 
@@ -136,7 +136,7 @@ def _matmul(compiled: Any, *, int8: bool) -> tuple[str, str]:
 
 def measure_bandwidth(copied: int = COPIED) -> float:
     """10^9 bytes a second, read and written, while every usable CPU copies; the best of some."""
-    threads = len(usable_cpus())
+    threads = cpu_count()
     sources = [np.ones(copied, np.uint8) for _ in range(threads)]
     targets = [np.empty(copied, np.uint8) for _ in range(threads)]
 

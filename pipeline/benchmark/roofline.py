@@ -28,7 +28,7 @@ from pipeline.benchmark.statistics import median
 from pipeline.benchmark.turns import timed
 from pipeline.engines.opening import manifest_of
 from pipeline.engines.openvino import import_openvino
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, last_line
 
 RUNS: Final = 30
 _WARM: Final = 3
@@ -111,8 +111,8 @@ def profile(engine: Path, runs: int = RUNS) -> tuple[list[Measured], float]:
         plain = core.compile_model(str(engine), "CPU", config)
         profiled = core.compile_model(str(engine), "CPU", config | {"PERF_COUNT": True})
     except RuntimeError as error:
-        last = str(error).strip().splitlines()[-1]
-        raise EngineError(f"'{engine}' cannot be compiled by OpenVINO: {last}") from error
+        reason = last_line(str(error))
+        raise EngineError(f"'{engine}' cannot be compiled by OpenVINO: {reason}") from error
     frame = np.random.default_rng(0).integers(0, 256, tuple(plain.inputs[0].shape), np.uint8)
     given = openvino.Tensor(frame, shared_memory=True)
     request = plain.create_infer_request()

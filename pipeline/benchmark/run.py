@@ -13,6 +13,7 @@ from time import perf_counter
 import cv2
 import numpy as np
 
+from pipeline import Precision
 from pipeline.artifact import sha256_of
 from pipeline.benchmark import app, clip, contenders, runner
 from pipeline.benchmark.contenders import (
@@ -28,7 +29,6 @@ from pipeline.benchmark.machine import (
     look,
     others_share,
     read_clock,
-    usable_cpus,
     why_loaded,
 )
 from pipeline.benchmark.options import BenchmarkOptions
@@ -41,6 +41,7 @@ from pipeline.benchmark.turns import Contender, take_turns
 from pipeline.build import DEFAULT_PRESET, BuildOptions, Progress, build
 from pipeline.build_inputs import checkpoint_file
 from pipeline.engines.base import FrameBatch
+from pipeline.engines.cpu import cpu_count
 from pipeline.engines.opening import open_engine
 from pipeline.engines.setups import default_setup
 from pipeline.errors import CheckFailedError, EdgeError
@@ -50,7 +51,7 @@ from pipeline.stage import Notify
 _TARGET_SHAPE, _TARGET_CPUS = (512, 1024), 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Listener:
     """Who is told what: of the builds' stages, of what is under way, of what spoils the figures
     while there is still time to stop, and whose turn it is."""
@@ -92,12 +93,12 @@ def run(options: BenchmarkOptions, listener: Listener | None = None) -> Benchmar
         told.say("opening the engines")
         entries = _entries(options, prepared, video, folder, stack)
         before = look(options.pace.look)
-        busy = why_loaded(before, None, len(usable_cpus()))
+        busy = why_loaded(before, None, cpu_count())
         if busy is not None:
             told.warn(busy)
         start, clock = perf_counter(), read_clock()
         found = take_turns(_contenders(entries), options.rounds, told.turn, options.pace.settle)
-        others = others_share(clock, read_clock(), len(usable_cpus()))
+        others = others_share(clock, read_clock(), cpu_count())
         seconds = perf_counter() - start
         after = look(options.pace.look)
     return Benchmark(
@@ -122,7 +123,7 @@ def prepare(options: BenchmarkOptions, notify: Notify) -> Prepared:
         random=options.random_weights,
     )  # fmt: skip
 
-    def asked(precision: str) -> BuildOptions:
+    def asked(precision: Precision) -> BuildOptions:
         return BuildOptions(
             precision=precision, checkpoint=options.checkpoint,
             random_weights=options.random_weights, preset=preset, shape=options.shape,
@@ -186,7 +187,7 @@ def _entries(
 ) -> Entries:
     """A contender for every row, or why there is none."""
     built, pace, against = prepared.built, options.pace, options.against
-    streams = default_setup("throughput", len(usable_cpus())).streams  # as for files
+    streams = default_setup("throughput", cpu_count()).streams  # as for files
     frame = _tile(video, options.shape)
     entries: Entries = {}
     if "torch" in against:
@@ -236,4 +237,4 @@ def _contenders(entries: Entries) -> list[Contender]:
 
 
 def _targets(options: BenchmarkOptions) -> bool:
-    return options.shape == _TARGET_SHAPE and len(usable_cpus()) == _TARGET_CPUS
+    return options.shape == _TARGET_SHAPE and cpu_count() == _TARGET_CPUS

@@ -13,7 +13,7 @@ from typing import Final
 from pipeline.benchmark.contenders import Entry, Facts, facts_of
 from pipeline.benchmark.turns import Contender
 from pipeline.engines.base import Engine
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, last_line
 from pipeline.video.session import Request, Session
 from pipeline.video.source import SourceOptions, parse_source
 
@@ -29,7 +29,6 @@ WHAT: Final[Mapping[str, str]] = {
     FIRST_FRAME: "from the command to the first labels on disk, the engine being cached",
 }
 
-TURN_SECONDS: Final = 2.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _COMMAND: Final = _ROOT / "scripts" / "run_video.py"
 _LEAST_FRAMES, _MOST_FRAMES = 20, 400
@@ -43,9 +42,7 @@ print(time.perf_counter() - begin, "torch" in sys.modules)
 """
 
 
-def runner_entry(
-    engine: Engine, clip: Path, output: Path | None, seconds: float = TURN_SECONDS
-) -> Entry:
+def runner_entry(engine: Engine, clip: Path, output: Path | None, seconds: float) -> Entry:
     """The runner over a file, as many frames as take about ``seconds``; one sample a turn.
 
     Args:
@@ -90,7 +87,7 @@ def measure_import() -> float:
         capture_output=True, text=True, check=False, timeout=_GIVE_UP,
     )  # fmt: skip
     if done.returncode:
-        raise EngineError(f"the runner cannot be imported: {_last_line(done.stderr)}")
+        raise EngineError(f"the runner cannot be imported: {last_line(done.stderr)}")
     seconds, torch = done.stdout.split()
     if torch != "False":
         raise EngineError("the runner imports torch, which an edge box does not have")
@@ -139,10 +136,5 @@ def measure_first_frame(engine: Path, clip: Path) -> float:
         if seconds is None and process.returncode == 0 and any(labels.glob("frame_*.png")):
             seconds = perf_counter() - begin  # it came between two looks at a process that ended
         if process.returncode or seconds is None:
-            raise EngineError(f"the runner came to no first frame: {_last_line(told)}")
+            raise EngineError(f"the runner came to no first frame: {last_line(told)}")
         return seconds
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it does not say why"

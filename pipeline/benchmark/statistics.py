@@ -10,11 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which ``share`` of the values lie, between neighbours by straight line.
 
-    Hyndman & Fan 1996, definition 7: NumPy's and R's default. ``share`` is 0 to 1.
+    ``share`` is 0 to 1.
 
     Raises:
         ValueError: no values, one that is not finite, or a share outside 0 to 1.
@@ -23,11 +25,7 @@ def percentile(values: Sequence[float], share: float) -> float:
         raise ValueError("a percentile needs values, all of them finite")
     if not 0 <= share <= 1:
         raise ValueError(f"share {share} is not within 0 to 1")
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return float(np.percentile(values, 100 * share))
 
 
 def median(values: Sequence[float]) -> float:

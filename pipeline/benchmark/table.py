@@ -19,6 +19,7 @@ from pipeline.artifact import write_whole
 from pipeline.benchmark.schema import Benchmark, Group, Machine, Row
 from pipeline.console import EXIT_OK, EXIT_REGRESSION, Parser, run_command, say
 from pipeline.errors import UsageError
+from pipeline.wording import counted
 
 BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 RESULTS: Final = Path("docs/benchmarks")
@@ -117,8 +118,8 @@ def as_markdown(benchmark: Benchmark, *, brief: bool = False) -> str:
     blocks = [
         f"**`{network.preset}` at {height}x{width}** ({network.multiply_adds / 1e9:.1f} G "
         f"multiply-adds) on {describe(machine)}, {benchmark.created_at[:10]}. Medians of "
-        f"{count(benchmark.rounds)} in turns; in brackets, the least and the greatest of them. "
-        f"Clip: {benchmark.video}.",
+        f"{counted(benchmark.rounds, 'round')} in turns; in brackets, the least and the greatest "
+        f"of them. Clip: {benchmark.video}.",
     ]
     if loaded:
         blocks.append(f"**Not a quiet machine: {machine.loaded}; ratios are marked ~.**")
@@ -201,11 +202,6 @@ def _comparisons(benchmark: Benchmark, *, brief: bool) -> list[str]:
             cells += [aim, {True: "met", False: "**missed**", None: ""}[each.met]]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def count(rounds: int) -> str:
-    """``7 rounds``."""
-    return "1 round" if rounds == 1 else f"{rounds} rounds"
 
 
 def figure(value: float | None) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.checkpoints import load_segmenter
 from models.locality import inject_locality
 from models.segmenter import BgrFrames, Segmenter
-from pipeline.benchmark.contenders import TURN_SECONDS, Entries, Entry, Facts
+from pipeline.benchmark.contenders import Entries, Entry, Facts
 from pipeline.benchmark.rows import TORCH_DEPLOY, TORCH_TRAIN
 from pipeline.benchmark.turns import Contender, timed
 from pipeline.engines.base import FrameBatch
@@ -19,9 +19,8 @@ from pipeline.errors import EngineError
 
 
 def torch_entries(
-    checkpoint: Path, preset: str, injection: str, frame: FrameBatch,
-    seconds: float = TURN_SECONDS,
-) -> Entries:  # fmt: skip
+    checkpoint: Path, preset: str, injection: str, frame: FrameBatch, seconds: float
+) -> Entries:
     """Both forms of a checkpoint. One in deploy form already has no train form to run.
 
     Args:

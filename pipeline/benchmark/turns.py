@@ -16,8 +16,6 @@ from typing import Final, TypeAlias
 from pipeline.engines.base import Engine
 from pipeline.errors import EdgeError
 
-SETTLE: Final = 0.2
-"""Seconds between two turns."""
 LEAST_SAMPLES: Final = 3
 
 Samples: TypeAlias = "dict[str, list[float]]"
@@ -54,7 +52,7 @@ def take_turns(
     contenders: Sequence[Contender],
     rounds: int,
     notify: Callable[[int, str], None] = lambda number, row: None,
-    settle: float = SETTLE,
+    settle: float = 0.0,
 ) -> Found:
     """Run every contender once a round.
 
@@ -65,7 +63,7 @@ def take_turns(
         contenders: in the order of their turns.
         rounds: at least 1.
         notify: told the round, from 0, and the row whose turn comes.
-        settle: seconds of rest before each turn.
+        settle: seconds of rest before each turn; none unless told.
     """
     found = Found()
     for number in range(rounds):

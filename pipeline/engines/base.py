@@ -26,20 +26,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import EngineError
+from pipeline.manifest import TensorSpec
+
+__all__ = [
+    "Engine", "EngineBase", "EngineInfo", "FrameBatch", "OutputBatch", "TensorSpec",
+]  # fmt: skip
 
 FrameBatch: TypeAlias = npt.NDArray[np.uint8]
 OutputBatch: TypeAlias = npt.NDArray[Any]
 Self = TypeVar("Self")  # typing has its own from Python 3.11 on
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output: its name, NumPy dtype name, fixed shape, and layout (``NHWC``...)."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    layout: str
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 # The instruction sets that OpenVINO's int8, bf16 and fp16 kernels are chosen by.
 _TELLING = (
@@ -48,6 +49,11 @@ def _flags() -> tuple[str, ...]:
     return ()
 
 
+def device_facts() -> dict[str, Any]:
+    """This CPU as manifests name the ``device`` an engine was verified on; plain JSON."""
+    return {"cpu": cpu_model(), "features": list(cpu_features())}
+
+
 def products_saturate(features: Sequence[str]) -> bool:
     """Whether int8 products overflow on a CPU of these ``cpu_features``.
 
@@ -72,11 +78,16 @@ def overflow_warning(weight_bits: object) -> str | None:
     )
 
 
-def cpu_count() -> int:
-    """Logical CPUs that this process may use."""
+def usable_cpus() -> list[int]:
+    """Numbers of the logical CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def cpu_count() -> int:
+    """How many those are."""
+    return len(usable_cpus())
 
 
 def _cpuinfo() -> list[str]:

@@ -44,11 +44,10 @@ class GpuFacts:
         return f"{self.capability[0]}.{self.capability[1]}"
 
 
-def find_gpu(index: int = 0, load: Callable[[str], Any] = ctypes.CDLL) -> GpuFacts:
-    """The GPU of that index.
+def find_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> GpuFacts:
+    """GPU 0 of those that ``CUDA_VISIBLE_DEVICES`` shows, on which everything runs.
 
     Args:
-        index: among those that ``CUDA_VISIBLE_DEVICES`` shows.
         load: opens a shared library by name.
 
     Raises:
@@ -66,13 +65,13 @@ def find_gpu(index: int = 0, load: Callable[[str], Any] = ctypes.CDLL) -> GpuFac
     _call(driver, "cuDriverGetVersion", ctypes.byref(version), doing="say its version")
     count = ctypes.c_int()
     _call(driver, "cuDeviceGetCount", ctypes.byref(count), doing="count GPUs")
-    if count.value <= index:
+    if count.value < 1:
         raise EngineError(
-            f"the NVIDIA driver shows {count.value} GPUs, so there is no GPU {index}",
+            f"the NVIDIA driver shows {count.value} GPUs, so there is no GPU 0",
             hint="look at CUDA_VISIBLE_DEVICES and nvidia-smi",
         )
     device = ctypes.c_int()
-    _call(driver, "cuDeviceGet", ctypes.byref(device), index, doing="open the GPU")
+    _call(driver, "cuDeviceGet", ctypes.byref(device), 0, doing="open the GPU")
     name = ctypes.create_string_buffer(_NAME_BYTES)
     _call(driver, "cuDeviceGetName", name, _NAME_BYTES, device, doing="name the GPU")
     memory = ctypes.c_size_t()

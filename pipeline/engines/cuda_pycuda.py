@@ -19,7 +19,7 @@ class PycudaMemory:
 
     name = "pycuda"
 
-    def __init__(self, device: int = 0) -> None:
+    def __init__(self) -> None:
         try:
             self._cuda: Any = importlib.import_module("pycuda.driver")
             # The primary context, shared with TensorRT; ``autoinit`` would make one of its own.
@@ -31,21 +31,21 @@ class PycudaMemory:
             raise EngineError(f"pycuda cannot reach the GPU: {error}") from error
         self._context: Any = primary.context
         # Not the context's ``get_device``, which is that of whatever context is current.
-        self._check_device(primary.device, device)
+        self._check_device(primary.device)
         self._graphs = _graphs()
         self._streams: dict[int, Any] = {}
         self._events: dict[int, Any] = {}
         self._memory: list[Any] = []
         self._host: list[Any] = []
 
-    def _check_device(self, chosen: Any, device: int) -> None:
+    def _check_device(self, chosen: Any) -> None:
         """Raise unless the context is of the GPU that everything else was asked about."""
         mine = chosen.pci_bus_id()
-        wanted = self._guard(self._cuda.Device, device).pci_bus_id()
+        wanted = self._guard(self._cuda.Device, 0).pci_bus_id()
         if mine != wanted:
             raise EngineError(
                 f"pycuda's context is on the GPU at {mine}, the engine's checks were made for GPU "
-                f"{device} at {wanted}: CUDA_DEVICE or ~/.cuda_device chose another",
+                f"0 at {wanted}: CUDA_DEVICE or ~/.cuda_device chose another",
                 hint="unset CUDA_DEVICE and remove ~/.cuda_device; CUDA_VISIBLE_DEVICES chooses "
                 "the GPU for everybody",
             )

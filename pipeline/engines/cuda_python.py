@@ -102,38 +102,36 @@ def _free(driver: Driver, calls: Iterable[tuple[str, Any]]) -> None:
         raise first
 
 
-_primary: dict[int, Any] = {}
+_primary: list[Any] = []
 _primary_lock = Lock()
 
 
-def _primary_context(driver: Driver, device: int) -> Any:
-    """The device's primary context, retained once and for the rest of the process.
+def _primary_context(driver: Driver) -> Any:
+    """GPU 0's primary context, retained once and for the rest of the process.
 
     The last release would reset the device under whatever else is alive on it: TensorRT's objects
     that a traceback still holds, another library's memory. pycuda keeps it as long.
     """
     with _primary_lock:
-        if device not in _primary:
+        if not _primary:
             driver("cuInit", 0)
-            handle = driver("cuDeviceGet", device)
-            _primary[device] = driver("cuDevicePrimaryCtxRetain", handle)
-        return _primary[device]
+            _primary.append(driver("cuDevicePrimaryCtxRetain", driver("cuDeviceGet", 0)))
+        return _primary[0]
 
 
 class CudaPythonMemory:
     """``CudaMemory`` by cuda-python.
 
     Args:
-        device: among those that ``CUDA_VISIBLE_DEVICES`` shows.
         instead: why the adapter that would come first is not used, for the name.
     """
 
     has_graphs = True
 
-    def __init__(self, device: int = 0, *, instead: str | None = None) -> None:
+    def __init__(self, *, instead: str | None = None) -> None:
         self.name = "cuda-python" if instead is None else f"cuda-python ({instead})"
         self._call = driver = Driver()
-        self._context = _primary_context(driver, device)
+        self._context = _primary_context(driver)
         self._graphs = Graphs(driver)
         self._host: list[int] = []
         self._memory: list[Any] = []

@@ -48,7 +48,7 @@ class OnnxRuntimeEngine(EngineBase):
         if exact:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
-            self._session = onnxruntime.InferenceSession(
+            self._session: Any = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
@@ -101,7 +101,7 @@ class OnnxRuntimeEngine(EngineBase):
 
     def close(self) -> None:
         """See the protocol."""
-        self._output = None
+        self._output = self._session = None
 
 
 def _precision(path: Path) -> str:

@@ -11,8 +11,8 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
-from pipeline import PRECISIONS
-from pipeline.artifact import Artifact, open_artifact, read_manifest
+from pipeline import OPENVINO_PRECISIONS
+from pipeline.artifact import Artifact, read_manifest
 from pipeline.engines.base import Engine
 from pipeline.engines.compiled_cache import open_cache
 from pipeline.engines.cpu import cpu_features, cpu_model
@@ -27,6 +27,25 @@ def manifest_of(path: Path) -> Path:
     """Where the manifest of an engine file lies: the whole name and ``.json``, so that engines of
     one name and different back ends keep a manifest each."""
     return path.with_name(f"{path.name}.json")
+
+
+def engine_artifact(path: Path, *, verify: bool = True) -> Artifact:
+    """The engine of that file, as its manifest describes it.
+
+    Args:
+        path: the engine's main file.
+        verify: compare every file with its hash; else nothing but the manifest is read.
+
+    Raises:
+        ArtifactError: the manifest is missing, does not match the files, or is another's.
+    """
+    manifest_path = manifest_of(path)
+    artifact = Artifact(read_manifest(manifest_path), manifest_path)
+    if verify:
+        artifact.verify()
+    if artifact.kind != "engine" or artifact.path.name != path.name:
+        raise ArtifactError(f"'{manifest_path}' is not the manifest of '{path.name}'")
+    return artifact
 
 
 def open_engine(
@@ -94,7 +113,7 @@ def open_engine(
     if chosen.ignored is not None:
         notes = {"tuning_ignored": chosen.ignored}
     return OpenVINOEngine(
-        path, precision=str(artifact.facts["precision"]), threads=setup.threads,
+        path, precision=artifact.facts["precision"], threads=setup.threads,
         streams=setup.streams, slots=setup.slots, cache=cache, notes=notes,
     )  # fmt: skip
 
@@ -109,9 +128,7 @@ def find_engine(folder: Path) -> Path:
     reasons = []
     for path in sorted(candidates, key=_preference, reverse=True):
         try:
-            artifact = Artifact(read_manifest(manifest_of(path)), manifest_of(path))
-            if artifact.kind != "engine" or artifact.path != path:
-                raise ArtifactError(f"'{manifest_of(path)}' is not the manifest of '{path.name}'")
+            artifact = engine_artifact(path, verify=False)
             _check_facts(artifact)
             lost = [name for name in artifact.manifest.files if not (folder / name).is_file()]
             if lost:
@@ -157,11 +174,9 @@ def _check_meant(path: Path, *, threads: int, streams: int, allow_host_code: boo
 
 def _trusted(path: Path) -> Artifact:
     try:
-        artifact = open_artifact(manifest_of(path))
+        artifact = engine_artifact(path)
     except ArtifactError as error:
         raise ArtifactError(f"{error}", hint=_again(path)) from error
-    if artifact.kind != "engine" or artifact.path.name != path.name:
-        raise ArtifactError(f"'{manifest_of(path)}' is not the manifest of '{path.name}'")
     _check_facts(artifact)
     return artifact
 
@@ -174,7 +189,7 @@ def _check_facts(artifact: Artifact) -> None:
         features = facts.get("device", {}).get("features", [])
         if not isinstance(features, list) or not all(isinstance(f, str) for f in features):
             wrong.append("device")
-    if artifact.path.suffix == ".xml" and facts.get("precision") not in PRECISIONS:
+    if artifact.path.suffix == ".xml" and facts.get("precision") not in OPENVINO_PRECISIONS:
         wrong.append("precision")
     if wrong:
         raise ArtifactError(

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from calibration.telemetry import silence_telemetry
+from pipeline import OpenVINOPrecision
 from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.engines.compiled_cache import seal_cache
-from pipeline.errors import EngineError, MissingDependencyError
+from pipeline.errors import EngineError, MissingDependencyError, last_line
 
 # What each precision asks the device to compute unquantized layers in; fp16 means the fastest
 # half precision that the device has (BF16 on most CPUs), and the manifest says which ran.
-_HINTS: Mapping[str, str | None] = {"fp32": "f32", "fp16": None, "int8": "f32"}
+_HINTS: Mapping[OpenVINOPrecision, str | None] = {"fp32": "f32", "fp16": None, "int8": "f32"}
 
 
 def import_openvino() -> Any:
@@ -54,8 +55,9 @@ class OpenVINOEngine(EngineBase):
     """
 
     def __init__(
-        self, path: Path, *, precision: str = "fp32", slots: int = 0, streams: int = 0,
-        threads: int = 0, cache: Path | None = None, notes: Mapping[str, str] | None = None,
+        self, path: Path, *, precision: OpenVINOPrecision = "fp32", slots: int = 0,
+        streams: int = 0, threads: int = 0, cache: Path | None = None,
+        notes: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         openvino = import_openvino()
         core = openvino.Core()
@@ -71,7 +73,7 @@ class OpenVINOEngine(EngineBase):
         try:
             compiled = core.compile_model(str(path), "CPU", config)
         except RuntimeError as error:
-            first = _last_line(str(error))
+            first = last_line(str(error))
             raise EngineError(f"'{path}' cannot be compiled by OpenVINO: {first}") from error
         if cache is not None:
             seal_cache(cache)
@@ -135,7 +137,7 @@ class OpenVINOEngine(EngineBase):
                     raise TimeoutError(f"slot {slot} did not finish within {timeout} s")
             except RuntimeError as error:
                 self._state[slot] = "idle"
-                raise EngineError(f"OpenVINO failed: {_last_line(str(error))}") from error
+                raise EngineError(f"OpenVINO failed: {last_line(str(error))}") from error
             self._state[slot] = "done"
         return self._outputs[slot]
 
@@ -172,8 +174,3 @@ def _spec(port: Any, layout: str, path: Path) -> TensorSpec:
         raise EngineError(f"'{path}': '{port.any_name}' has no fixed shape")
     dtype = np.dtype(port.element_type.to_dtype()).name
     return TensorSpec(port.any_name, dtype, tuple(int(n) for n in port.shape), layout)
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"

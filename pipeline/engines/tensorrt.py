@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from pipeline.artifact import Manifest, TensorFacts
+from pipeline.artifact import Manifest
 from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import CudaMemory, open_memory
@@ -74,8 +74,8 @@ def installed_flavours() -> list[Flavour]:
 
 
 def open_tensorrt(
-    path: Path, manifest: Manifest, *, slots: int = 0, adapter: str | None = None,
-    cuda_graphs: bool = True, allow_host_code: bool = False,
+    path: Path, manifest: Manifest, *, slots: int = 0, cuda_graphs: bool = True,
+    allow_host_code: bool = False,
 ) -> TensorRTEngine:  # fmt: skip
     """The engine of that file, on this machine's GPU 0.
 
@@ -83,7 +83,6 @@ def open_tensorrt(
         path: the plan; its hash is taken to have been checked.
         manifest: what it is, see ``BuildTensorRTStage``.
         slots: requests that may be in flight, each with its own activations; 0 is two.
-        adapter: ``pycuda`` or ``cuda-python``; the first that is installed when ``None``.
         cuda_graphs: record the inference once and replay it.
         allow_host_code: let a version-compatible engine run the code it carries. Only for engines
             of your own making.
@@ -102,7 +101,7 @@ def open_tensorrt(
             "--version-compatible",
         )
     return TensorRTEngine(
-        path, manifest, trt, gpu, open_memory(adapter), slots=slots or DEFAULT_SLOTS,
+        path, manifest, trt, gpu, open_memory(), slots=slots or DEFAULT_SLOTS,
         cuda_graphs=cuda_graphs, allow_host_code=allow_host_code,
     )  # fmt: skip
 
@@ -217,7 +216,7 @@ class TensorRTEngine(EngineBase):
             (found["INPUT"], manifest.inputs),
             (found["OUTPUT"], manifest.outputs),
         ):
-            if [_facts(spec) for spec in specs] != list(facts):
+            if specs != list(facts):
                 raise ArtifactError(
                     f"engine '{self._name}' is not the one its manifest describes: "
                     f"it has {_list(specs)}"
@@ -315,10 +314,6 @@ def _activations(engine: Any) -> int:
     """Bytes that one context takes; the second name is of TensorRT before 10.1."""
     found = getattr(engine, "device_memory_size_v2", None)
     return int(engine.device_memory_size if found is None else found)
-
-
-def _facts(spec: TensorSpec) -> TensorFacts:
-    return TensorFacts(name=spec.name, dtype=spec.dtype, shape=spec.shape, layout=spec.layout)
 
 
 def _list(specs: list[TensorSpec]) -> str:

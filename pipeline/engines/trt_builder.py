@@ -128,7 +128,7 @@ def build_plan(
         trt: the module of that flavour.
         flavour: which TensorRT.
         model: a serialised ONNX model of fixed shapes, typed as it is to be computed.
-        options: see there; already checked.
+        options: see there.
         gpu: the GPU to build on; ``None`` is right for TensorRT for RTX only.
         cuda: see ``BuiltWith``.
 

@@ -1,5 +1,6 @@
 """Hot loops around the engine: C behind a NumPy reference, the same bytes from either.
 
+resize         frame -> frame of another size, by taps
 cut_tiles      frame -> tiles, borders reflected, straight into the engine's buffer
 blend_argmax   overlapping tiles' logits -> labels, never writing full-resolution logits
 pick_labels    overlapping tiles' labels -> labels

@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from pipeline.engines.cpu import cpu_count
 from pipeline.errors import UsageError
 from pipeline.kernels import reference
 from pipeline.kernels.axis import Axis, Int32Array
@@ -170,7 +171,7 @@ def _default_threads(variable: str | None) -> int:
                 f"{THREADS_VARIABLE}={variable} is not a number within 1 .. {MAX_THREADS}"
             )
         return int(variable)
-    return max(1, min(DEFAULT_THREADS, len(os.sched_getaffinity(0)) // 2))
+    return max(1, min(DEFAULT_THREADS, cpu_count() // 2))
 
 
 @lru_cache(maxsize=1)

@@ -14,13 +14,11 @@ weight of its channel shares, so an operator with such a weight scale stays in f
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from calibration.qdq_graph import DEQUANTIZE, QUANTIZE, TRANSPARENT, QdqGraph
+from calibration.qdq_graph import DEQUANTIZE, QUANTIZE, TRANSPARENT, QdqGraph, drop_unused
 from pipeline.lowering.light import at_opset, check, inferred
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -35,19 +33,17 @@ _ALWAYS_FLOAT = {"Resize": (1, 2)}
 _SUMS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
 
 
-def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph in float16.
 
     Args:
         model: float32, or Q/DQ over float32; opset 13 to 19; shapes fixed.
-        keep: names of nodes that stay in float32, besides means over whole maps and operators
-            whose weight scales are too small.
 
     Returns:
         A new, checked model at opset 19.
 
     Raises:
-        ValueError: a constant is beyond float16's range, which names it; keep its node instead.
+        ValueError: a constant is beyond float16's range; names it.
     """
     half = at_opset(model, OPSET)
     graph = half.graph
@@ -56,7 +52,7 @@ def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
         node.name = node.name or f"{node.op_type}_{i}"
     index = QdqGraph(half)
     floats = _float_tensors(half)
-    kept = _kept(index, keep)
+    kept = _kept(index)
     typed: dict[str, int] = {}
     for node in graph.node:
         for name in node.output:
@@ -71,13 +67,14 @@ def to_half(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
     return half
 
 
-def _kept(graph: QdqGraph, keep: Iterable[str]) -> set[str]:
-    """Names of the nodes that stay in float32.
+def _kept(graph: QdqGraph) -> set[str]:
+    """Names of the nodes that stay in float32: means over whole maps, and operators whose weight
+    scales are too small.
 
     With a quantized operator go the quantizers of all its operands, and what moves values between:
     a cast between a DQ and its operator would cost the int8 kernel.
     """
-    kept = set(keep)
+    kept: set[str] = set()
     for node in graph.nodes:
         if node.op_type in _SUMS:
             kept.add(node.name)
@@ -149,7 +146,7 @@ class _Rewriter:
                     self.typed[name] = FLOAT
         del self.graph.node[:]
         self.graph.node.extend(self.nodes)
-        self._drop_unused()
+        drop_unused(self.graph)
 
     def _as(self, name: str, kind: int) -> str:
         """The tensor in that type: itself, a constant converted, or a cast."""
@@ -177,12 +174,6 @@ class _Rewriter:
             self.graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), name))
             self.halves[tensor.name] = name
         return self.halves[tensor.name]
-
-    def _drop_unused(self) -> None:
-        used = {name for node in self.nodes for name in node.input}
-        left = [tensor for tensor in self.graph.initializer if tensor.name in used]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(left)
 
 
 def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:

@@ -73,26 +73,25 @@ def resample(
     return np.concatenate(parts)
 
 
-def intervals(values: Values, *, level: float = LEVEL) -> tuple[Values, Values]:
-    """The middle ``level`` of resampled values.
+def intervals(values: Values) -> tuple[Values, Values]:
+    """The middle ``LEVEL`` of resampled values.
 
     Args:
         values: (B, ...); NaN is a resample in which the statistic did not exist, and is left out.
-        level: 0 < level < 1.
 
     Returns:
         (low, high), each (...); NaN where no resample had a value.
     """
-    tails = [50.0 * (1 - level), 100.0 - 50.0 * (1 - level)]
+    tails = [50.0 * (1 - LEVEL), 100.0 - 50.0 * (1 - LEVEL)]
     empty = ~np.isfinite(values).any(0)
     filled = np.where(empty, 0.0, values)  # nanpercentile warns of what is nothing but NaN
     low, high = np.where(empty, np.nan, np.nanpercentile(filled, tails, axis=0))
     return low, high
 
 
-def interval(values: Values, *, level: float = LEVEL) -> Interval | None:
+def interval(values: Values) -> Interval | None:
     """The interval of one number's resamples (B,); ``None`` where there is none."""
-    low, high = intervals(values, level=level)
+    low, high = intervals(values)
     return Interval(float(low), float(high)) if np.isfinite(low) else None
 
 

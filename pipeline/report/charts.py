@@ -20,6 +20,9 @@ from pipeline.report.schema import (
 from pipeline.report.svg import Svg
 from pipeline.report.verdict import signed
 
+MOST_LAYERS = 20
+"""Shown of those that were ranked; ``report.json`` has all."""
+
 
 def gauge(drop: float, found: Range | None, limit: float, passed: bool) -> str:
     """The drop with its interval, beside its limit, on a scale that begins below zero."""
@@ -228,9 +231,9 @@ def latencies(contenders: Sequence[tuple[Contender, str]]) -> str:
     return str(drawing)
 
 
-def sensitivities(rows: Sequence[SensitivityRow], most: int = 20) -> str:
+def sensitivities(rows: Sequence[SensitivityRow]) -> str:
     """Layers by what quantizing each alone does to the logits, greatest on top."""
-    ordered = sorted(rows, key=lambda row: -row.logits_error)[:most]
+    ordered = sorted(rows, key=lambda row: -row.logits_error)[:MOST_LAYERS]
     peak = max((row.logits_error for row in ordered), default=0.0) or 1.0
     drawing = Svg(360, 34 * len(ordered) + 4, "sensitivity of each layer")
     for i, row in enumerate(ordered):

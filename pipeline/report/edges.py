@@ -19,14 +19,16 @@ when it lies above, *undecided* when the margin is inside it or there is no inte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.report import schema
 from pipeline.report.bootstrap import RESAMPLES, Interval, Values, interval, resample
+from pipeline.report.where import by_distance
 from pipeline.report.zones import (
+    BESIDE,
     NEAR,
     PATCH_BINS,
     differing,
@@ -42,67 +44,29 @@ _NEAR_BINS: Final = PATCH_BINS.index(NEAR)
 EdgeVerdict = Literal["as good", "worse", "undecided"]
 
 
-@dataclass(frozen=True)
-class EdgeEffect:
-    """One kind of event (an error, a disagreement) near patch edges and inside patches.
-
-    Attributes:
-        near: share of pixels near an edge with it, in points, not adjusted for anything.
-        interior: the same of interior pixels.
-        excess: see the module.
-        interval: of ``excess``; ``None`` with fewer than two frames.
-    """
-
-    near: float
-    interior: float
-    excess: float
-    interval: Interval | None
-
-
-@dataclass(frozen=True)
-class EdgeReport:
-    """The patch-edge section.
-
-    Attributes:
-        reference: errors of the reference.
-        candidate: errors of the candidate.
-        disagreement: pixels the two label differently.
-        verdict: on the candidate's errors.
-        change: by how many points the candidate's excess is above the reference's.
-        change_interval: of ``change``.
-        compared: share of the pixels near an edge that have their like beside it, in points.
-    """
-
-    reference: EdgeEffect
-    candidate: EdgeEffect
-    disagreement: EdgeEffect
-    verdict: EdgeVerdict
-    change: float
-    change_interval: Interval | None
-    compared: float
-
-
-def patch_edge_report(
+def patch_edges(
     surplus: npt.NDArray[np.float64],
     outcomes: npt.NDArray[np.integer[Any]],
+    patch: tuple[int, int] | None,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> EdgeReport | None:
-    """Measure the effect of patch edges.
+) -> schema.PatchEdges | None:
+    """The patch-edge section: the effect of patch edges, measured.
 
     Args:
         surplus: (F, 4), of every frame what ``zones.edge_surplus`` gives.
         outcomes: ``OUTCOMES_SHAPE``, the counts of all frames together.
+        patch: (height, width) in pixels of the network's input; ``None`` if not known.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
     Returns:
-        The section, or ``None`` where no pixel near an edge has its like beside it: the frames are
-        single patches, say, or patches are too small.
+        The section, or ``None`` where patches are not known or no pixel near an edge has its like
+        beside it: the frames are single patches, say, or patches are too small.
     """
     total = surplus.sum(0)
-    if not total[0] > 0:
+    if patch is None or not total[0] > 0:
         return None
     observed = _excess(total)
     drawn: list[Interval | None] = [None] * 4
@@ -112,32 +76,39 @@ def patch_edge_report(
     by_bin = outcomes.sum((0, 1), dtype=np.int64)
     near, inside = by_bin[:_NEAR_BINS].sum(0), by_bin[_NEAR_BINS:].sum(0)
     reference, candidate, disagreement = (
-        EdgeEffect(
-            100.0 * float(kind(near) / near.sum()),
-            100.0 * float(kind(inside) / inside.sum()),
-            float(observed[which]),
-            drawn[which],
+        schema.EdgeEffectRow(
+            near=100.0 * float(kind(near) / near.sum()),
+            interior=100.0 * float(kind(inside) / inside.sum()),
+            excess=float(observed[which]),
+            interval=schema.as_range(drawn[which]),
         )
         for which, kind in enumerate((wrong_in_reference, wrong_in_candidate, differing))
     )
-    return EdgeReport(
-        reference,
-        candidate,
-        disagreement,
-        verdict=edge_verdict(candidate.interval),
+    verdict = edge_verdict(drawn[1])
+    return schema.PatchEdges(
+        patch=patch,
+        near_within=NEAR,
+        beside_within=BESIDE,
+        margin=MARGIN,
+        verdict=verdict,
+        passed={"as good": True, "worse": False, "undecided": None}[verdict],
+        reference=reference,
+        candidate=candidate,
+        disagreement=disagreement,
         change=float(observed[3]),
-        change_interval=drawn[3],
+        change_interval=schema.as_range(drawn[3]),
         compared=100.0 * float(total[0] / near.sum()),
+        by_distance=by_distance(by_bin, PATCH_BINS),
     )
 
 
-def edge_verdict(excess: Interval | None, margin: float = MARGIN) -> EdgeVerdict:
+def edge_verdict(excess: Interval | None) -> EdgeVerdict:
     """What the interval of an excess in points allows to be said; see the module."""
     if excess is None:
         return "undecided"
-    if excess.high <= margin:
+    if excess.high <= MARGIN:
         return "as good"
-    return "worse" if excess.low > margin else "undecided"
+    return "worse" if excess.low > MARGIN else "undecided"
 
 
 def _excess(totals: Values) -> Values:

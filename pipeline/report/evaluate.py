@@ -16,14 +16,13 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from calibration.cityscapes import IGNORE
+from calibration.cityscapes import IGNORE, NUM_CLASSES
 from pipeline.errors import DatasetError, EngineError
 from pipeline.inference import Segmenter
 from pipeline.kernels import NO_CLASS, confusion
 from pipeline.report.frames import FrameSource
 from pipeline.report.records import RECORD, MemoryRecords, RecordArray, Records
 from pipeline.report.zones import (
-    CLASSES,
     LabelArray,
     PatchMap,
     border_bins,
@@ -50,9 +49,9 @@ def check_comparable(contestants: Sequence[Contestant]) -> None:
     first = contestants[0]
     for each in contestants:
         classes = each.segmenter.classes
-        if classes is not None and classes != CLASSES:
+        if classes is not None and classes != NUM_CLASSES:
             raise EngineError(
-                f"{each.name} tells {classes} classes apart, but the labels have {CLASSES}"
+                f"{each.name} tells {classes} classes apart, but the labels have {NUM_CLASSES}"
             )
         if each.segmenter.tile != first.segmenter.tile:
             sizes = ["x".join(map(str, c.segmenter.tile)) for c in (first, each)]
@@ -186,12 +185,12 @@ def _confusion(
     truth: LabelArray, predicted: LabelArray, contestant: Contestant, frame: str
 ) -> npt.NDArray[np.int64]:
     """The frame's (C, C + 1) matrix. Raises ``EngineError`` for labels of no data set of ours."""
-    foreign = (predicted >= CLASSES) & (predicted != NO_CLASS)
+    foreign = (predicted >= NUM_CLASSES) & (predicted != NO_CLASS)
     if foreign.any():
         raise EngineError(
             f"{contestant.name} labels {np.count_nonzero(foreign)} pixels of frame {frame} as "
-            f"class {int(predicted[foreign].max())}, but the labels have {CLASSES} classes"
+            f"class {int(predicted[foreign].max())}, but the labels have {NUM_CLASSES} classes"
         )
-    matrix = np.zeros((CLASSES, CLASSES + 1), np.int64)
+    matrix = np.zeros((NUM_CLASSES, NUM_CLASSES + 1), np.int64)
     confusion(truth, predicted, matrix, ignore=IGNORE)
     return matrix

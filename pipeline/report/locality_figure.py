@@ -14,13 +14,15 @@ kernel still sees far away.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.errors import MissingDependencyError, SinkError, UsageError
+from pipeline.errors import MissingDependencyError, UsageError
+from pipeline.publish import write_output
 
 FAR_MARKS = 6
 """Weights outside the window that are marked, at most."""
@@ -169,12 +171,6 @@ def _save(figure: Any, path: Path) -> None:
     ending = path.suffix.lower().removeprefix(".")
     if ending not in ("png", "svg", "pdf"):
         raise UsageError(f"--output {path}: '{path.suffix}' is no picture; use .png, .svg or .pdf")
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format=ending, dpi=150)
-        temporary.replace(path)
-    except OSError as error:
-        raise SinkError(f"'{path}' cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    drawn = BytesIO()
+    figure.savefig(drawn, format=ending, dpi=150)
+    write_output(path, drawn.getvalue())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
 from calibration.cityscapes import SPLITS
 from calibration.frames import DEFAULT_COUNT
 from models import DEFAULT_INJECTION, INJECTION_FORMS
 from pipeline import PRECISIONS
-from pipeline.console import Parser, parse_shape, positive_int
+from pipeline.console import Parser, natural, parse_shape, positive_int
 from pipeline.errors import UsageError
 from pipeline.report.bootstrap import RESAMPLES
 from pipeline.report.run import EXACT_FRAMES, SENSITIVITY_FRAMES
@@ -17,8 +17,6 @@ from pipeline.report.verdict import MAX_CLASS_DROP, MAX_DROP
 
 SMALLEST_PATCH = 8
 MAX_RESAMPLES = 1_000_000
-_MOST_DIGITS = 9
-"""No data set has more frames, and ``int`` refuses thousands of digits with an error of its own."""
 
 
 def build_parser(description: str) -> Parser:
@@ -137,6 +135,7 @@ def parse_exact(text: str) -> int | None:
     """``all`` -> ``None``, ``none`` -> 0, else a whole number."""
     if text in ("all", "none"):
         return None if text == "all" else 0
-    if not text.isdecimal() or len(text) > _MOST_DIGITS:
-        raise UsageError(f"--exact {text}: give all, none, or a number of frames")
-    return int(text)
+    try:
+        return natural(text)
+    except ArgumentTypeError as error:
+        raise UsageError(f"--exact {text}: give all, none, or a number of frames") from error

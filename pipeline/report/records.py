@@ -24,9 +24,10 @@ from typing import Any, BinaryIO, Final, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from calibration.cityscapes import NUM_CLASSES
 from pipeline.artifact import canonical_json
 from pipeline.errors import ArtifactError, SinkError
-from pipeline.report.zones import CLASSES, OUTCOMES_SHAPE
+from pipeline.report.zones import OUTCOMES_SHAPE
 
 LAYOUT_VERSION: Final = 1
 """Raised whenever a record of the same frame would come out otherwise."""
@@ -35,9 +36,9 @@ RECORD: Final = np.dtype(
     [
         ("frame", "<i4"),
         # Confusion matrices: truth by prediction, the last column counting "no class".
-        ("reference", "<u4", (CLASSES, CLASSES + 1)),
-        ("candidate", "<u4", (CLASSES, CLASSES + 1)),
-        ("exact", "<u4", (CLASSES, CLASSES + 1)),
+        ("reference", "<u4", (NUM_CLASSES, NUM_CLASSES + 1)),
+        ("candidate", "<u4", (NUM_CLASSES, NUM_CLASSES + 1)),
+        ("exact", "<u4", (NUM_CLASSES, NUM_CLASSES + 1)),
         ("has_exact", "<i4"),
         ("outcomes", "<u4", OUTCOMES_SHAPE),
         # From ``zones.edge_surplus``.
@@ -98,7 +99,6 @@ class StateFile:
 
     Attributes:
         resumed: how many records of this key were found.
-        replaced: whether there was a file, but not one of this key.
 
     Raises:
         ArtifactError: another process is writing it.
@@ -116,7 +116,7 @@ class StateFile:
             raise SinkError(f"'{path}' cannot be written: {error.strerror}") from error
         try:
             self._lock()
-            self.resumed, self.replaced = self._adopt()
+            self.resumed = self._adopt()
         except BaseException:
             self._file.close()
             raise
@@ -179,15 +179,14 @@ class StateFile:
                 "wait for it, or choose another --output"
             ) from error
 
-    def _adopt(self) -> tuple[int, bool]:
-        """(records of this key that are whole, whether the file was another's)."""
-        there = self._file.read(len(self._header))
-        if there != self._header:
+    def _adopt(self) -> int:
+        """How many records of this key are whole. What follows them, or is another's, is gone."""
+        if self._file.read(len(self._header)) != self._header:
             self._file.seek(0)
             self._file.truncate()
             self._file.write(self._header)
             self._file.flush()
-            return 0, bool(there)
+            return 0
         count = 0
         while len(data := self._file.read(RECORD.itemsize)) == RECORD.itemsize:
             record = np.frombuffer(data, RECORD)[0]
@@ -195,7 +194,7 @@ class StateFile:
                 break
             count += 1
         self._file.truncate(len(self._header) + count * RECORD.itemsize)
-        return count, False
+        return count
 
 
 def _crc(record: RecordArray | np.void) -> int:

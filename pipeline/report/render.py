@@ -10,8 +10,8 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from calibration.cityscapes import PALETTE_RGB
-from pipeline.artifact import write_whole
-from pipeline.errors import MissingDependencyError, SinkError
+from pipeline.pages import environment
+from pipeline.publish import write_output
 from pipeline.report import charts, wording
 from pipeline.report.pictures import PicturedFrame
 from pipeline.report.schema import Report
@@ -59,10 +59,7 @@ def write_report(
         (files.junit, render_junit(report)),
     )
     for path, text in contents:
-        try:
-            write_whole(path, text.encode())
-        except OSError as error:
-            raise SinkError(f"'{path}' cannot be written: {error.strerror}") from error
+        write_output(path, text.encode())
     return files
 
 
@@ -79,22 +76,12 @@ def render_html(
     Raises:
         MissingDependencyError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("jinja2", "report", why="writing the report") from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["signed"] = signed
+    templates = environment(TEMPLATES, why="writing the report")
+    templates.filters["signed"] = signed
     span = charts.change_span(
         [(row.drop, row.drop_interval) for row in report.classes], report.limits.max_class_drop
     )
-    return environment.get_template("report.html").render(
+    return templates.get_template("report.html").render(
         report=report,
         charts=charts,
         words=wording,

@@ -22,18 +22,18 @@ import numpy.typing as npt
 import onnx
 
 from calibration.ablation import Ablation
-from calibration.cityscapes import IGNORE
-from pipeline.artifact import hash_of, sha256_of, write_whole
+from calibration.cityscapes import IGNORE, NUM_CLASSES
+from pipeline.artifact import hash_of, sha256_of
 from pipeline.engines.base import FrameBatch, OutputBatch
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.errors import SinkError, UsageError
+from pipeline.errors import UsageError
 from pipeline.inference import Segmenter
 from pipeline.kernels import confusion
+from pipeline.publish import write_output
 from pipeline.report.frames import FrameSource
 from pipeline.report.metrics import class_iou, mean_over_classes
 from pipeline.report.schema import SensitivityRow
 from pipeline.report.subjects import Graphs
-from pipeline.report.zones import CLASSES
 from pipeline.stage import PICTURES, tool_versions
 
 MAX_FRAMES: Final = 64
@@ -103,7 +103,7 @@ class Bench:
         Raises ``EngineError`` where ONNX Runtime refuses the graph.
         """
         logits, labels = [], []
-        matrix = np.zeros((CLASSES, CLASSES + 1), np.int64)
+        matrix = np.zeros((NUM_CLASSES, NUM_CLASSES + 1), np.int64)
         with _opened(model) as engine:
             segmenter = Segmenter(engine, tiles="fit")
             for bgr, truth in self._held:
@@ -224,7 +224,4 @@ def _read(state: Path | None, key: str) -> dict[str, SensitivityRow]:
 def _write(state: Path | None, key: str, rows: dict[str, SensitivityRow]) -> None:
     if state is not None:
         held = {"key": key, "rows": [row.model_dump() for row in rows.values()]}
-        try:
-            write_whole(state, json.dumps(held).encode())
-        except OSError as error:
-            raise SinkError(f"'{state}' cannot be written: {error.strerror}") from error
+        write_output(state, json.dumps(held).encode())

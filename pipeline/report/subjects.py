@@ -18,9 +18,10 @@ from pipeline.inference import Segmenter
 from pipeline.lineage import TENSORRT_GRAPH, floating_of, is_quantized, quantized_of
 from pipeline.report.evaluate import Contestant
 from pipeline.report.schema import FloatLayer, FloatLayers
-from pipeline.stage import tool_versions
+from pipeline.stage import PICTURES, tool_versions
+from pipeline.store import MANIFEST_NAME
 
-_TOOLS = ("numpy", "opencv-python", "openvino", "onnxruntime", "tensorrt")
+_TOOLS = ("numpy", *PICTURES, "openvino", "onnxruntime", "tensorrt", "tensorrt_rtx")
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def open_subject(name: str, path: Path, *, allow_host_code: bool = False) -> Sub
 def _stage_of(path: Path, files: Mapping[str, str]) -> Manifest | None:
     """The manifest beside a graph, where it is of that very graph."""
     try:
-        manifest = read_manifest(path.with_name("artifact.json"))
+        manifest = read_manifest(path.with_name(MANIFEST_NAME))
     except ArtifactError:
         return None
     return manifest if manifest.files.get(path.name) == files.get(path.name) else None
@@ -255,7 +256,7 @@ def patch_of(subject: Subject) -> tuple[int, int] | None:
     """
     if subject.manifest is None:
         return None
-    side = subject.manifest.facts.get("patch")
+    side = subject.manifest.patch
     if side is None:
         preset = subject.manifest.facts.get("preset")
         try:
@@ -263,7 +264,7 @@ def patch_of(subject: Subject) -> tuple[int, int] | None:
         except ModuleNotFoundError:
             return None  # no torch here
         side = PRESETS[preset].unit if preset in PRESETS else None
-    return (side, side) if isinstance(side, int) and side > 0 else None
+    return None if side is None else (side, side)
 
 
 def machine() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from calibration.cityscapes import CLASS_NAMES
 from pipeline.report import schema
 from pipeline.report.attribution import attribute
 from pipeline.report.bootstrap import RESAMPLES, Interval, Values, interval, resample
+from pipeline.report.edges import patch_edges
 from pipeline.report.metrics import (
     class_accuracy,
     class_iou,
@@ -30,7 +31,7 @@ from pipeline.report.verdict import (
     gate,
     headline,
 )
-from pipeline.report.where import changed_frames, disagreement, patch_edges, share
+from pipeline.report.where import changed_frames, disagreement, share
 from pipeline.report.zones import differing
 
 CONFUSION_CHANGES = 12
@@ -126,7 +127,11 @@ def summarise(records: RecordArray, names: Sequence[str], options: ReportOptions
         confusions=_confusions(before, after),
         disagreement=disagreement(records, outcomes),
         patch_edges=patch_edges(
-            records, outcomes, options.patch, resamples=options.resamples, seed=options.seed
+            records["edges"],
+            outcomes,
+            options.patch,
+            resamples=options.resamples,
+            seed=options.seed,
         ),
         changed_frames=changed_frames(records, names),
         sensitivity=None if options.sensitivity is None else list(options.sensitivity),

@@ -43,7 +43,7 @@ class ClassChange:
     passed: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """The outcome of the gate.
 
@@ -114,9 +114,17 @@ def gate(
         if not change.passed
     ]
     return Verdict(
-        not reasons, means[0], means[1], drop, kept, max_drop, max_class_drop, classes,
-        max(classes, key=lambda change: change.drop), tuple(reasons),
-    )  # fmt: skip
+        passed=not reasons,
+        reference=means[0],
+        candidate=means[1],
+        drop=drop,
+        miou_passed=kept,
+        max_drop=max_drop,
+        max_class_drop=max_class_drop,
+        classes=classes,
+        worst=max(classes, key=lambda change: change.drop),
+        reasons=tuple(reasons),
+    )
 
 
 def check_limits(max_drop: float, max_class_drop: float) -> None:
@@ -147,9 +155,9 @@ def headline(verdict: Verdict) -> str:
     return f"{'PASSED' if verdict.passed else 'REGRESSION'}: {moved}, {least}"
 
 
-def signed(points: float, digits: int = 2) -> str:
-    """A difference with its sign, a true minus, and no sign where it rounds to nothing."""
-    text = f"{abs(points):.{digits}f}"
+def signed(points: float) -> str:
+    """A difference with its sign, a true minus, and none where its two decimals are nothing."""
+    text = f"{abs(points):.2f}"
     if float(text) == 0:
         return text
     return ("+" if points > 0 else "−") + text

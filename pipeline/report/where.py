@@ -1,4 +1,4 @@
-"""Where the engines differ: at borders between labels, at patch edges, in which frames.
+"""Where the engines differ: at borders between labels and in which frames. See ``edges`` too.
 
 ``outcomes`` is the sum of the records' tables over frames, of ``zones.OUTCOMES_SHAPE``.
 """
@@ -12,13 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.report import schema
-from pipeline.report.edges import MARGIN, EdgeEffect, patch_edge_report
 from pipeline.report.records import RecordArray
 from pipeline.report.zones import (
-    BESIDE,
     BORDER_BINS,
-    NEAR,
-    PATCH_BINS,
     Outcome,
     differing,
     wrong_in_candidate,
@@ -36,11 +32,11 @@ def disagreement(records: RecordArray, outcomes: npt.NDArray[np.int64]) -> schem
         all=share(records["differ"][:, 0].sum(), records["pixels"].sum()),
         lost=share(total[Outcome.LOST], total.sum()),
         gained=share(total[Outcome.GAINED], total.sum()),
-        by_border_distance=_by_distance(outcomes.sum((0, 2)), BORDER_BINS),
+        by_border_distance=by_distance(outcomes.sum((0, 2)), BORDER_BINS),
     )
 
 
-def _by_distance(table: npt.NDArray[np.int64], bins: Sequence[float]) -> list[schema.DistanceRow]:
+def by_distance(table: npt.NDArray[np.int64], bins: Sequence[float]) -> list[schema.DistanceRow]:
     """(bins, outcomes) -> rows of the bins that hold pixels."""
     stops: list[float | None] = [*bins[1:], None]
     return [
@@ -55,55 +51,6 @@ def _by_distance(table: npt.NDArray[np.int64], bins: Sequence[float]) -> list[sc
         for start, stop, counts in zip(bins, stops, table, strict=True)
         if counts.any()
     ]
-
-
-def patch_edges(
-    records: RecordArray,
-    outcomes: npt.NDArray[np.int64],
-    patch: tuple[int, int] | None,
-    *,
-    resamples: int,
-    seed: int,
-) -> schema.PatchEdges | None:
-    """The patch-edge section, see ``edges``; ``None`` where there is no edge to speak of.
-
-    Args:
-        records: (F,) of ``records.RECORD``.
-        outcomes: see the module.
-        patch: (height, width) in pixels of the network's input; ``None`` if not known.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-    """
-    if patch is None:
-        return None
-    found = patch_edge_report(records["edges"], outcomes, resamples=resamples, seed=seed)
-    if found is None:
-        return None
-    verdicts = {"as good": True, "worse": False, "undecided": None}
-    return schema.PatchEdges(
-        patch=patch,
-        near_within=NEAR,
-        beside_within=BESIDE,
-        margin=MARGIN,
-        verdict=found.verdict,
-        passed=verdicts[found.verdict],
-        reference=_effect(found.reference),
-        candidate=_effect(found.candidate),
-        disagreement=_effect(found.disagreement),
-        change=found.change,
-        change_interval=schema.as_range(found.change_interval),
-        compared=found.compared,
-        by_distance=_by_distance(outcomes.sum((0, 1)), PATCH_BINS),
-    )
-
-
-def _effect(effect: EdgeEffect) -> schema.EdgeEffectRow:
-    return schema.EdgeEffectRow(
-        near=effect.near,
-        interior=effect.interior,
-        excess=effect.excess,
-        interval=schema.as_range(effect.interval),
-    )
 
 
 def changed_frames(records: RecordArray, names: Sequence[str]) -> list[schema.ChangedFrame]:

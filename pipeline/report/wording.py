@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.report.schema import Attribution, FloatLayers, PatchEdges, Range, Report
 from pipeline.report.verdict import signed
+from pipeline.wording import counted
 
 
 def lead(report: Report) -> str:
@@ -86,7 +87,7 @@ def sensitivity(report: Report) -> str:
     rows = report.sensitivity or []
     first = rows[0]
     frames = report.sensitivity_frames
-    on = "" if frames is None else f" on {frames} frame{'' if frames == 1 else 's'}"
+    on = "" if frames is None else f" on {counted(frames, 'frame')}"
     return (
         f"Most sensitive of {len(rows)} layers{on}: {first.layer}, which quantized alone moves the "
         f"logits by {100 * first.logits_error:.2f} % of their norm."
@@ -97,8 +98,7 @@ def data(report: Report) -> str:
     """How many frames of what."""
     dataset = report.provenance.get("dataset", {})
     named = [str(dataset[key]) for key in ("split", "root") if dataset.get(key)]
-    frames = f"{report.frames} frame{'' if report.frames == 1 else 's'}"
-    return " of ".join([frames, *named])
+    return " of ".join([counted(report.frames, "frame"), *named])
 
 
 def speed(report: Report) -> str:
@@ -128,8 +128,8 @@ def float_layers(found: FloatLayers) -> str:
     rest = f" (left in float by the quantizer: {kept})" if kept else ""
     if not fell:
         return f"Every heavy layer that was quantized runs in int8{rest}."
-    were = "layer that was" if fell == 1 else "layers that were"
-    return f"{fell} heavy {were} quantized run{'s' if fell == 1 else ''} in float{rest}."
+    were, run = ("was", "runs") if fell == 1 else ("were", "run")
+    return f"{counted(fell, 'heavy layer')} that {were} quantized {run} in float{rest}."
 
 
 @dataclass(frozen=True)

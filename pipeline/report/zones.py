@@ -19,10 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from calibration.cityscapes import CLASS_NAMES, IGNORE
+from calibration.cityscapes import IGNORE, NUM_CLASSES
 from pipeline.tiles import TilePlan
-
-CLASSES: Final = len(CLASS_NAMES)
 
 BORDER_BINS: Final = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Lower ends of the label-border bins, in pixels of the label; the last is open."""
@@ -59,7 +57,7 @@ class Outcome(IntEnum):
     """Both wrong, each in its own way."""
 
 
-OUTCOMES_SHAPE: Final = (CLASSES, len(BORDER_BINS), len(PATCH_BINS), len(Outcome))
+OUTCOMES_SHAPE: Final = (NUM_CLASSES, len(BORDER_BINS), len(PATCH_BINS), len(Outcome))
 
 
 def border_distance(labels: LabelArray) -> npt.NDArray[np.float32]:

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
-from calibration.frames import FrameList
+from pipeline import OpenVINOPrecision
 from pipeline.artifact import Artifact
 from pipeline.divergence import first_divergence, trace
-from pipeline.engines.base import Engine
-from pipeline.engines.cpu import cpu_features, cpu_model, overflow_warning
+from pipeline.engines.cpu import device_facts, overflow_warning
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine, import_openvino
-from pipeline.errors import CheckFailedError, SinkError
-from pipeline.stage import Notify, Product, Stage, StageConfig
-from pipeline.store import Store
-from pipeline.verify import batches, check_count, compare
+from pipeline.errors import SinkError
+from pipeline.frame_stage import FrameStage, Stack
+from pipeline.stage import Product, StageConfig
+from pipeline.verify import compare, require_agreement
 
 XML, BIN = "engine.xml", "engine.bin"
+MOST_STACKS = 8
+"""That judge."""
 
 
 class BuildOpenVINOConfig(StageConfig):
-    """Precision, the agreement asked for, and the hash of the frames that judge."""
+    """Precision, and the agreement asked for."""
 
-    precision: Literal["fp32", "fp16", "int8"]
-    frames: str
+    precision: OpenVINOPrecision
     min_agreement: float
-    check_frames: int = 8
 
 
-class BuildOpenVINOStage(Stage):
-    """Two inputs: the graph to build from, and the float graph that int8 is compared with too."""
+class BuildOpenVINOStage(FrameStage):
+    """Two inputs: the graph to build from, and the float graph that int8 is compared with too.
+
+    The frames judge.
+    """
 
     name = "build-openvino"
     version = 3
@@ -41,16 +44,9 @@ class BuildOpenVINOStage(Stage):
     tools = ("openvino", "onnxruntime")
     config: BuildOpenVINOConfig
 
-    def __init__(
-        self, config: BuildOpenVINOConfig, store: Store, frames: FrameList,
-        notify: Notify | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(config, store, notify)
-        self.frames = frames
-
     def device(self) -> dict[str, Any]:
         """The engine was verified on this CPU, and is trusted on no other kind."""
-        return {"cpu": cpu_model(), "features": list(cpu_features())}
+        return device_facts()
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``. Raises ``CheckFailedError`` naming where the two part."""
@@ -69,28 +65,23 @@ class BuildOpenVINOStage(Stage):
             ) from error
         del model
         cost = int(floating.facts["multiply_adds"])
-        batch, height, width, _channels = floating.manifest.inputs[0].shape
-        stacks = list(
-            batches(
-                self.frames.images(height, width),
-                batch,
-                check_count(cost, self.config.check_frames),
+        stacks = self.check_stacks(floating.manifest.inputs[0].shape, cost, MOST_STACKS)
+        sources = {"graph": graph} | ({"fp32": floating} if graph.sha256 != floating.sha256 else {})
+        with ExitStack() as opened:
+            engine = opened.enter_context(
+                OpenVINOEngine(folder / XML, precision=self.config.precision)
             )
-        )
-        with OpenVINOEngine(folder / XML, precision=self.config.precision) as engine:
             info = engine.info
-            references: dict[str, Engine] = {"graph": OnnxRuntimeEngine(graph.path)}
-            if graph.sha256 != floating.sha256:
-                references["fp32"] = OnnxRuntimeEngine(floating.path)
+            references = {
+                name: opened.enter_context(OnnxRuntimeEngine(source.path))
+                for name, source in sources.items()
+            }
             agreements = compare(engine, references, stacks)
-        exact = agreements["graph"]
-        if not exact.labels >= self.config.min_agreement:
-            raise CheckFailedError(
-                f"the {self.config.precision} engine is not its graph: they name the same class on "
-                f"{exact.labels:.2%} of positions (asked for {self.config.min_agreement:.2%}); "
-                f"{self._parting(graph, stacks[0])}",
-                hint=overflow_warning(graph.facts.get("weight_bits")),
-            )
+        require_agreement(
+            agreements["graph"].labels, self.config.min_agreement,
+            f"the {self.config.precision} engine", lambda: self._parting(graph, stacks[0]),
+            hint=overflow_warning(graph.facts.get("weight_bits")),
+        )  # fmt: skip
         return Product(
             main=XML,
             others=(BIN,),
@@ -110,7 +101,8 @@ class BuildOpenVINOStage(Stage):
             },
         )
 
-    def _parting(self, graph: Artifact, frames: Any) -> str:
+    def _parting(self, graph: Artifact, frames: Stack) -> str:
+        """Where engine and graph part, for the error."""
         if self.config.precision != "int8":
             return "the float precision of this device is not enough for it"
         cut = first_divergence(trace(onnx.load(graph.path), frames))

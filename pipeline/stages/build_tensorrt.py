@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
-from calibration.frames import FrameList
-from calibration.qdq_lint import heavy_nodes, left_in_float, lint
-from pipeline.artifact import Artifact, Manifest, TensorFacts
+from calibration.qdq_lint import describe, heavy_nodes, left_in_float, lint
+from pipeline import Precision
+from pipeline.artifact import Artifact, Manifest, TensorSpec
 from pipeline.engines.cuda_driver import find_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.tensorrt import import_flavour
@@ -26,14 +24,15 @@ from pipeline.engines.trt_facts import engine_facts
 from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major, this_platform
 from pipeline.engines.trt_trial import open_fresh
 from pipeline.errors import CheckFailedError, EngineError
+from pipeline.frame_stage import FrameStage, Stack
 from pipeline.lowering.half import to_half
 from pipeline.lowering.labels import LABELS, append_labels
-from pipeline.stage import Notify, Product, Stage, StageConfig
-from pipeline.store import Store
-from pipeline.verify import batches, compare
+from pipeline.stage import Product, StageConfig
+from pipeline.verify import compare, label_agreement, require_agreement
 
-Precision: TypeAlias = Literal["fp32", "fp16", "int8", "int8+fp16"]
 ENGINE, GRAPH = "engine.engine", "engine.onnx"
+MOST_STACKS = 4
+"""That judge."""
 
 
 class BuildTensorRTConfig(StageConfig):
@@ -42,28 +41,26 @@ class BuildTensorRTConfig(StageConfig):
     Attributes:
         precision: ``int8+fp16`` computes in fp16 what is not quantized.
         flavour: which TensorRT.
-        frames: hash of the frames that judge.
         min_agreement: labels the engine, and a half-precision graph, must share with its graph.
         graph: the file of the graph artifact to build from; its main file when ``None``.
         labels: upsample and argmax on the device, so that labels come back instead of logits.
         strict_int8: a heavy layer that was to run in int8 and does not is an error.
         options: the builder's.
-        check_frames: how many frames judge.
     """
 
     precision: Precision
     flavour: Flavour
-    frames: str
     min_agreement: float
     graph: str | None = None
     labels: bool = False
     strict_int8: bool = False
     options: BuilderOptions = BuilderOptions()
-    check_frames: int = 4
 
 
-class BuildTensorRTStage(Stage):
+class BuildTensorRTStage(FrameStage):
     """Two inputs: the graph to build from, and the float graph that half and int8 are held to.
+
+    The frames judge.
 
     Its facts, besides those every engine has: ``built_with`` (see ``BuiltWith``), ``nodes`` (the
     precision each heavy ONNX node runs in), ``float_fallback`` and ``float_by_design`` (those that
@@ -73,17 +70,10 @@ class BuildTensorRTStage(Stage):
     """
 
     name = "build-tensorrt"
-    version = 4
+    version = 5
     produces = "engine"
     tools = ("tensorrt", "tensorrt_rtx", "onnx", "onnxruntime")
     config: BuildTensorRTConfig
-
-    def __init__(
-        self, config: BuildTensorRTConfig, store: Store, frames: FrameList,
-        notify: Notify | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__(config, store, notify)
-        self.frames = frames
 
     def device(self) -> dict[str, Any]:
         """TensorRT's kernels are chosen on and for this GPU; RTX's when the engine is opened.
@@ -121,7 +111,8 @@ class BuildTensorRTStage(Stage):
         untyped = onnx.load(source)
         heavy = heavy_nodes(untyped)
         model = self._typed(untyped, source.name)
-        stacks = self._stacks(floating)
+        shape, cost = floating.manifest.inputs[0].shape, int(floating.facts["multiply_adds"])
+        stacks = self.check_stacks(shape, cost, MOST_STACKS)
         onnx.save(model, folder / GRAPH)
         half = None
         if "fp16" in config.precision:
@@ -159,10 +150,7 @@ class BuildTensorRTStage(Stage):
         if quantized:
             broken = lint(model, "tensorrt", left_in_float(model))
             if broken:
-                raise CheckFailedError(
-                    f"'{name}' breaks rule '{broken[0].rule}' at node '{broken[0].node}': "
-                    f"{broken[0].message} ({len(broken)} violations in all)"
-                )
+                raise CheckFailedError(f"'{name}' breaks {describe(broken)}")
         if "fp16" not in self.config.precision:
             return model
         try:
@@ -170,20 +158,16 @@ class BuildTensorRTStage(Stage):
         except ValueError as error:
             raise CheckFailedError(f"'{name}' cannot be half precision: {error}") from error
 
-    def _stacks(self, floating: Artifact) -> list[npt.NDArray[np.uint8]]:
-        batch, height, width, _channels = floating.manifest.inputs[0].shape
-        return list(batches(self.frames.images(height, width), batch, self.config.check_frames))
-
     def _held_to(
-        self, source: Path, floating: Artifact, half: Path, stacks: list[npt.NDArray[np.uint8]]
+        self, source: Path, floating: Artifact, half: Path, stacks: list[Stack]
     ) -> dict[str, Any]:
         """Agreement of the half-precision graph, or ``CheckFailedError``."""
-        with OnnxRuntimeEngine(half) as mine:
-            found = compare(
-                mine,
-                {"graph": OnnxRuntimeEngine(source), "fp32": OnnxRuntimeEngine(floating.path)},
-                stacks,
-            )
+        with (
+            OnnxRuntimeEngine(half) as mine,
+            OnnxRuntimeEngine(source) as exact,
+            OnnxRuntimeEngine(floating.path) as floats,
+        ):
+            found = compare(mine, {"graph": exact, "fp32": floats}, stacks)
         if not found["graph"].labels >= self.config.min_agreement:
             raise CheckFailedError(
                 f"half precision changes the graph: {found['graph'].labels:.2%} of labels are the "
@@ -192,9 +176,8 @@ class BuildTensorRTStage(Stage):
         return {name: agreement.as_json() for name, agreement in found.items()}
 
     def _execute(
-        self, folder: Path, product: Product, floating: Artifact,
-        stacks: list[npt.NDArray[np.uint8]],
-    ) -> dict[str, Any]:  # fmt: skip
+        self, folder: Path, product: Product, floating: Artifact, stacks: list[Stack]
+    ) -> dict[str, Any]:
         """Run the engine where that is possible and compare it with its graph."""
         manifest = Manifest(
             kind="engine", main=ENGINE, files={}, key="", inputs=product.inputs,
@@ -205,24 +188,22 @@ class BuildTensorRTStage(Stage):
             return {"agreement": None, "not_executed": engine}
         with engine, OnnxRuntimeEngine(folder / GRAPH) as exact:
             if self.config.labels:
-                same = [np.mean(engine.infer(s) == exact.infer(s)) for s in stacks]
-                agreement = {"graph": {"labels": float(np.mean(same)), "frames": len(stacks)}}
+                wanted = [exact.infer(stack) for stack in stacks]
+                agreement = {"graph": label_agreement(engine, stacks, wanted)}
             else:
-                floats = OnnxRuntimeEngine(floating.path)
-                found = compare(engine, {"graph": exact, "fp32": floats}, stacks)
+                with OnnxRuntimeEngine(floating.path) as floats:
+                    found = compare(engine, {"graph": exact, "fp32": floats}, stacks)
                 agreement = {name: a.as_json() for name, a in found.items()}
             runtime = dict(engine.info.extra)
-        if not agreement["graph"]["labels"] >= self.config.min_agreement:
-            raise CheckFailedError(
-                f"the {self.config.precision} engine is not its graph: they name the same class on "
-                f"{agreement['graph']['labels']:.2%} of positions (asked for "
-                f"{self.config.min_agreement:.2%})"
-            )
+        require_agreement(
+            agreement["graph"]["labels"], self.config.min_agreement,
+            f"the {self.config.precision} engine",
+        )  # fmt: skip
         return {"agreement": agreement, "not_executed": None, "runtime": runtime}
 
 
-def _outputs(floating: Artifact, *, labels: bool) -> tuple[TensorFacts, ...]:
+def _outputs(floating: Artifact, *, labels: bool) -> tuple[TensorSpec, ...]:
     if not labels:
         return floating.manifest.outputs
     batch, height, width, _channels = floating.manifest.inputs[0].shape
-    return (TensorFacts(name=LABELS, dtype="uint8", shape=(batch, height, width), layout="NHW"),)
+    return (TensorSpec(name=LABELS, dtype="uint8", shape=(batch, height, width), layout="NHW"),)

@@ -38,38 +38,37 @@ from models.locality import inject_locality
 from models.segmenter import Segmenter
 from pipeline.artifact import Artifact
 from pipeline.engines.base import Engine
-from pipeline.engines.cpu import cpu_count, cpu_features, cpu_model
+from pipeline.engines.cpu import cpu_count, device_facts
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine
+from pipeline.frame_stage import FrameStage, Stack
 from pipeline.lowering.cost import multiply_adds
 from pipeline.lowering.network import lower
-from pipeline.stage import PICTURES, Notify, Product, Stage, StageConfig
+from pipeline.stage import Notify, Product, StageConfig
 from pipeline.store import Store
-from pipeline.verify import AgreementMeter, batches, check_count
+from pipeline.verify import AgreementMeter
 
 PLAN = "injection.json"
 SECONDS = 6.0
 """Spent on timing at most, once every engine has run ``LEAST`` times."""
 LEAST, MOST = 5, 41
-
-Stack = npt.NDArray[np.uint8]
+LEAST_MS = 1e-6
+MOST_STACKS = 8
+"""That calibrate and judge."""
 
 
 class ChooseConfig(StageConfig):
-    """Preset where the checkpoint does not say it, the engine's shape, how ranges are found, FC3's
-    spelling, and the hash of the frames that calibrate and judge. ``made_by``: versions of the
-    stages whose work it does itself, since the plan is only as new as they are."""
+    """Preset where the checkpoint does not say it, the engine's shape, and FC3's spelling.
+    ``made_by``: versions of the stages whose work it does itself, since the plan is only as new as
+    they are."""
 
     preset: str | None
     batch: int
     height: int
     width: int
     opset: int
-    settings: dict[str, Any]
-    frames: str
     made_by: dict[str, int]
     convolve: bool = False
-    check_frames: int = 8
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,20 @@ def decide(
     return found
 
 
+def milliseconds(
+    times: Mapping[str, npt.NDArray[np.float64]],
+) -> tuple[dict[str, float], float]:
+    """(what each block's convolution takes, what is left of the engine without any of them).
+
+    Args:
+        times: seconds (rounds,) of the split engine, ``""``, and of it without each convolution.
+    """
+    whole = times[""]
+    extra = {name: float(np.median(whole - each)) * 1e3 for name, each in times.items() if name}
+    left = float(np.median(whole)) * 1e3 - sum(max(0.0, value) for value in extra.values())
+    return extra, max(left, LEAST_MS)  # where they add up to more than all of it, by noise
+
+
 def without_convolution(model: onnx.ModelProto, block: str) -> onnx.ModelProto:
     """A split Q/DQ graph in which one block's FC3 goes on alone: for timing, not for labels."""
     shorter = onnx.ModelProto()
@@ -139,8 +152,10 @@ def _read(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]
     return [node for node in nodes if read.intersection(node.output)]
 
 
-class ChooseStage(Stage):
+class ChooseStage(FrameStage):
     """One input: the checkpoint. A checkpoint in deploy form has nothing left to choose.
+
+    The frames both calibrate and judge; ``settings`` say how ranges are found.
 
     Its facts: ``forms`` by block, ``blocks`` (see ``BlockFacts``), ``unsplit_ms``, ``rounds`` and
     ``frames``, and on which device the times were measured.
@@ -149,19 +164,23 @@ class ChooseStage(Stage):
     name = "choose-injection"
     version = 2
     produces = "injection-plan"
-    tools = ("torch", "nncf", "onnx", "onnxruntime", "openvino", "numpy", *PICTURES)
+    tools = ("torch", "nncf", "onnx", "onnxruntime", "openvino", "numpy")
     config: ChooseConfig
 
     def __init__(
         self, config: ChooseConfig, settings: QuantizeSettings, store: Store, frames: FrameList,
         notify: Notify | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(config, store, notify)
-        self.settings, self.frames = settings, frames
+        super().__init__(config, store, frames, notify)
+        self.settings = settings
+
+    def parameters(self) -> dict[str, Any]:
+        """The config, the frames' hash, and the settings."""
+        return super().parameters() | {"settings": self.settings.as_json()}
 
     def device(self) -> dict[str, Any]:
         """Times are this CPU's."""
-        return {"cpu": cpu_model(), "features": list(cpu_features()), "cpus": cpu_count()}
+        return device_facts() | {"cpus": cpu_count()}
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``."""
@@ -185,26 +204,21 @@ class ChooseStage(Stage):
                 width=config.width, opset=config.opset, metadata={}, convolve=config.convolve,
             )  # fmt: skip
             if not stacks:
-                cost = sum(multiply_adds(graph).values())
-                count = check_count(cost, config.check_frames)
-                images = self.frames.images(config.height, config.width)
-                stacks = list(batches(images, config.batch, count))
+                shape = (config.batch, config.height, config.width, 3)
+                stacks = self.check_stacks(shape, sum(multiply_adds(graph).values()), MOST_STACKS)
             quantized = quantize(graph, stacks, len(stacks), self.settings)
             for name, error in _errors(quantized, graph, names, stacks, folder).items():
                 errors[name].append(error)
         times = _times(quantized, names, stacks[0], folder)
-        whole = times.pop("")
-        extra = {name: float(np.median(whole - each)) * 1e3 for name, each in times.items()}
-        unsplit = float(np.median(whole)) * 1e3 - sum(max(0.0, value) for value in extra.values())
+        extra, unsplit = milliseconds(times)
         found = decide(
-            {name: (full, split) for name, (full, split) in errors.items()}, extra,
-            max(unsplit, 1e-6),
-        )  # fmt: skip
+            {name: (full, split) for name, (full, split) in errors.items()}, extra, unsplit
+        )
         return {
             "forms": {each.block: each.form for each in found},
             "blocks": [asdict(each) for each in found],
             "unsplit_ms": unsplit,
-            "rounds": len(whole),
+            "rounds": len(times[""]),
             "frames": len(stacks) * config.batch,
         }
 

@@ -17,30 +17,32 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.cityscapes import CLASS_NAMES
-from calibration.frames import FrameList
 from pipeline.artifact import Artifact
 from pipeline.engines.base import Engine
-from pipeline.engines.cpu import cpu_features, cpu_model
+from pipeline.engines.cpu import device_facts
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.engines.tensorrt import open_tensorrt
+from pipeline.frame_stage import FrameStage
 from pipeline.inference import Segmenter
-from pipeline.stage import Notify, Product, Stage, StageConfig
-from pipeline.store import Store
+from pipeline.kernels import confusion
+from pipeline.report.metrics import official_class_iou, pixel_accuracy
+from pipeline.stage import Product, StageConfig
 from pipeline.verify import check_count
 
 COMPARISON = "comparison.json"
+MOST_FRAMES = 4
+"""That are labelled."""
 
 
 class CompareConfig(StageConfig):
-    """Hash of the frames that are labelled, and how many at most."""
-
-    frames: str
-    check_frames: int = 4
+    """Nothing to choose."""
 
 
-class CompareStage(Stage):
+class CompareStage(FrameStage):
     """Inputs: the float graph; engines; and the quantized graph, where there is one.
+
+    What is compared are their labels of the frames.
 
     Its facts: ``labels``, for every two of ``fp32``, ``openvino graph``, ``openvino engine``,
     ``tensorrt graph`` and ``tensorrt engine`` that there are, as ``A / B``, the share of pixels
@@ -54,22 +56,16 @@ class CompareStage(Stage):
     tools = ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
     config: CompareConfig
 
-    def __init__(
-        self, config: CompareConfig, store: Store, frames: FrameList, notify: Notify | None = None
-    ) -> None:
-        super().__init__(config, store, notify)
-        self.frames = frames
-
     def device(self) -> dict[str, Any]:
         """Kernels round as this CPU does; a GPU's part is in the engine's own facts."""
-        return {"cpu": cpu_model(), "features": list(cpu_features())}
+        return device_facts()
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``."""
         floating = inputs[0]
         batch, height, width, _channels = floating.manifest.inputs[0].shape
         cost = int(floating.facts["multiply_adds"]) // batch
-        count = min(check_count(cost, self.config.check_frames), len(self.frames))
+        count = min(check_count(cost, MOST_FRAMES), len(self.frames))
         with ExitStack() as stack:
             segmenters = {
                 name: Segmenter(stack.enter_context(engine), tiles="fit")
@@ -90,30 +86,29 @@ class CompareStage(Stage):
 
 
 class _Pair:
-    """Counts over frames of how two labellings agree."""
+    """How two labellings agree, over frames."""
 
     def __init__(self) -> None:
+        # Whatever is no class is one more class, of both alike.
         self._table = np.zeros((len(CLASS_NAMES) + 1,) * 2, np.int64)
 
     def add(self, one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> None:
-        size = len(self._table)
-        # Whatever is no class shares the last row and column.
-        rows = np.minimum(one, size - 1).astype(np.int64)
-        columns = np.minimum(other, size - 1)
-        self._table += np.bincount((rows * size + columns).ravel(), minlength=size * size).reshape(
-            size, size
-        )
+        """A frame, labelled by both: uint8 (H, W) each."""
+        none = np.uint8(len(CLASS_NAMES))
+        confusion(np.minimum(one, none), np.minimum(other, none), self._table)
 
     def same(self) -> float:
-        return round(float(np.trace(self._table) / self._table.sum()), 6)
+        """Share of pixels that both name alike."""
+        return round(float(pixel_accuracy(self._table)) / 100, 6)
 
     def classes(self) -> dict[str, float]:
-        both = np.diagonal(self._table)
-        either = self._table.sum(0) + self._table.sum(1) - both
+        """For every class either names, the share of the pixels so named that the other does
+        not."""
+        alike = official_class_iou(self._table) / 100
         return {
-            name: round(float(1 - both[c] / either[c]), 6)
-            for c, name in enumerate(CLASS_NAMES)
-            if either[c]
+            name: round(float(1 - share), 6)
+            for name, share in zip(CLASS_NAMES, alike, strict=False)  # one more: no class
+            if np.isfinite(share)
         }
 
 

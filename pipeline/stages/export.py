@@ -11,40 +11,38 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from calibration.frames import FrameList
 from models.checkpoints import load_segmenter
 from models.segmenter import BgrFrames
-from pipeline.artifact import Artifact, TensorFacts
+from pipeline.artifact import Artifact, TensorSpec
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.errors import CheckFailedError
+from pipeline.frame_stage import FrameStage
 from pipeline.lowering.cost import multiply_adds
 from pipeline.lowering.network import INPUT, OUTPUT, lower
-from pipeline.stage import Notify, Product, Stage, StageConfig
-from pipeline.store import Store
-from pipeline.verify import Agreement, AgreementMeter, batches, check_count
+from pipeline.stage import Product, StageConfig
+from pipeline.verify import Agreement, AgreementMeter
 
 # ||graph - torch|| / ||torch|| that float32 rounding in another order can explain.
 TOLERANCE = 1e-4
 # A very deep network rounds more than that. Then float64 judges both: the graph may be this many
 # times as far from it as torch's own float32 is, and no farther than the second in any case.
 NOISE, MOST = 4.0, 1e-2
+MOST_STACKS = 4
 
 
 class ExportConfig(StageConfig):
-    """Shape and opset of the graph; ``frames`` is the hash of the frames that check it;
-    ``convolve`` is FC3's spelling, see ``lower``."""
+    """Shape and opset of the graph; ``convolve`` is FC3's spelling, see ``lower``."""
 
     batch: int
     height: int
     width: int
     opset: int
-    frames: str
     convolve: bool = False
-    tolerance: float = TOLERANCE
 
 
-class ExportStage(Stage):
-    """Two inputs: the deploy checkpoint, and the checkpoint it came from, which judges the graph.
+class ExportStage(FrameStage):
+    """Two inputs: the deploy checkpoint, and the checkpoint it came from, which judges the graph on
+    the frames.
 
     So the comparison is end to end: training form in torch against the lowered deploy form.
     """
@@ -54,12 +52,6 @@ class ExportStage(Stage):
     produces = "onnx"
     tools = ("torch", "onnx", "onnxruntime")
     config: ExportConfig
-
-    def __init__(
-        self, config: ExportConfig, store: Store, frames: FrameList, notify: Notify | None = None
-    ) -> None:
-        super().__init__(config, store, notify)
-        self.frames = frames
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``. Raises ``CheckFailedError`` when graph and torch differ."""
@@ -77,12 +69,12 @@ class ExportStage(Stage):
         del model
         trained, _preset, _report = load_segmenter(source.path, preset.name)
         judge = BgrFrames(trained).eval()
-        frames = self.frames.images(config.height, config.width)
-        stacks = list(batches(frames, config.batch, check_count(cost, 4)))
+        size = (config.batch, config.height, config.width, 3)
+        stacks = self.check_stacks(size, cost, MOST_STACKS)
         with OnnxRuntimeEngine(path) as engine:
             agreement = compare_with_torch(engine, judge, stacks)
             exact = None
-            if not agreement.logits <= config.tolerance:
+            if not agreement.logits <= TOLERANCE:
                 exact = compare_with_float64(engine, judge, stacks[0])
         # float64 judges one stack; that the others are the network too, float32 tells well enough.
         if exact is not None and not (
@@ -90,15 +82,14 @@ class ExportStage(Stage):
         ):
             raise CheckFailedError(
                 f"the exported graph is not the network: its logits differ from torch by "
-                f"{agreement.logits:.2e} of their norm (allowed {config.tolerance:.0e}), and from "
+                f"{agreement.logits:.2e} of their norm (allowed {TOLERANCE:.0e}), and from "
                 f"float64 by {exact.error:.2e}, where float32 in torch does by {exact.noise:.2e}"
             )
-        size = (config.batch, config.height, config.width, 3)
         logits = (config.batch, preset.classes, config.height // 4, config.width // 4)
         return Product(
             main=path.name,
-            inputs=(TensorFacts(name=INPUT, dtype="uint8", shape=size, layout="NHWC"),),
-            outputs=(TensorFacts(name=OUTPUT, dtype="float32", shape=logits, layout="NCHW"),),
+            inputs=(TensorSpec(name=INPUT, dtype="uint8", shape=size, layout="NHWC"),),
+            outputs=(TensorSpec(name=OUTPUT, dtype="float32", shape=logits, layout="NCHW"),),
             facts={
                 "preset": preset.name, "patch": preset.unit, "multiply_adds": cost,
                 "error": agreement.logits, "agreement": agreement.as_json(),

@@ -11,25 +11,24 @@ import onnx
 from calibration.frames import FrameList
 from pipeline.artifact import Artifact
 from pipeline.errors import CheckFailedError
+from pipeline.frame_stage import FrameStage
 from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
-from pipeline.stage import Notify, Product, Stage, StageConfig
+from pipeline.stage import Notify, Product, StageConfig
 from pipeline.stages.spellings import KEPT, write_spellings
 from pipeline.store import Store
 from pipeline.training.distill import DistillConfig, distill
 from pipeline.training.qdq_module import QdqModule, write_back
-from pipeline.verify import batches
 
 
 class FinetuneConfig(StageConfig):
-    """Numbers of the distillation, and which frames it sees, by their list's hash."""
+    """Numbers of the distillation."""
 
     steps: int
-    frames: str
     rate: float = DistillConfig.rate
     seed: int = DistillConfig.seed
 
 
-class FinetuneStage(Stage):
+class FinetuneStage(FrameStage):
     """Two inputs: the Q/DQ graphs, and the float graph they were made from, which teaches.
 
     Its artifact takes the place of the first input, whose facts it has too, beside ``finetune``:
@@ -46,8 +45,8 @@ class FinetuneStage(Stage):
         self, steps: int, store: Store, frames: FrameList, notify: Notify | None = None,
         notify_step: Callable[[int], None] = lambda step: None,
     ) -> None:  # fmt: skip
-        super().__init__(FinetuneConfig(steps=steps, frames=frames.sha256), store, notify)
-        self.frames, self.notify_step = frames, notify_step
+        super().__init__(FinetuneConfig(steps=steps), store, frames, notify)
+        self.notify_step = notify_step
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``. Raises ``CheckFailedError`` where there are too few frames to learn from.
@@ -56,16 +55,14 @@ class FinetuneStage(Stage):
         say so.
         """
         quantized, source = inputs
-        batch, height, width, _channels = source.manifest.inputs[0].shape
-        count = -(-len(self.frames) // batch)
-        if count < 2:
+        stacks = self.stacks(source.manifest.inputs[0].shape)
+        if len(stacks) < 2:
             raise CheckFailedError("--finetune learns from some frames and is judged by others: "
                                    "calibrate on two batches of frames at least")  # fmt: skip
         graph, floating = onnx.load(quantized.path), onnx.load(source.path)
         student = QdqModule(graph, floating)
         found = distill(
-            student, QdqModule(floating, floating),
-            list(batches(self.frames.images(height, width), batch, count)),
+            student, QdqModule(floating, floating), stacks,
             DistillConfig(steps=self.config.steps, rate=self.config.rate, seed=self.config.seed),
             self.notify_step,
         )  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from models import DEFAULT_INJECTION
 from models.checkpoints import load_segmenter, save_segmenter
 from models.locality import TOLERANCE, inject_locality
+from pipeline import Injection
 from pipeline.artifact import Artifact
 from pipeline.errors import CheckFailedError
 from pipeline.stage import Product, Stage, StageConfig
@@ -23,7 +23,7 @@ class InjectConfig(StageConfig):
     """
 
     preset: str | None = None
-    form: Literal["needed", "full", "split", "auto", "train"] = DEFAULT_INJECTION
+    form: Injection = DEFAULT_INJECTION
 
 
 class InjectStage(Stage):

@@ -11,50 +11,41 @@ import onnx
 from calibration.frames import FrameList
 from calibration.quantize import QuantizeSettings, float_nodes, quantize
 from pipeline.artifact import Artifact
+from pipeline.frame_stage import FrameStage
 from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
-from pipeline.stage import PICTURES, Notify, Product, Stage, StageConfig
+from pipeline.stage import Notify, Product, StageConfig
 from pipeline.stages.spellings import write_spellings
 from pipeline.store import Store
-from pipeline.verify import batches
 
 
 class QuantizeConfig(StageConfig):
-    """How ranges are found, and from which frames: their list's hash is part of the key."""
+    """How ranges are found."""
 
     settings: dict[str, Any]
-    frames: str
-    count: int
 
 
-class QuantizeStage(Stage):
-    """One input: the float graph. ``notify_frame`` is told how many frames were used."""
+class QuantizeStage(FrameStage):
+    """One input: the float graph. ``notify_frame`` is told how many stacks were used."""
 
     name = "quantize"
     version = 8
     produces = "qdq-onnx"
-    tools = ("nncf", "onnx", "onnxruntime", "numpy", *PICTURES)
+    tools = ("nncf", "onnx", "onnxruntime", "numpy")
     config: QuantizeConfig
 
     def __init__(
         self, settings: QuantizeSettings, store: Store, frames: FrameList,
         notify: Notify | None = None, notify_frame: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
-        config = QuantizeConfig(
-            settings=settings.as_json(), frames=frames.sha256, count=len(frames)
-        )
-        super().__init__(config, store, notify)
-        self.settings, self.frames, self.notify_frame = settings, frames, notify_frame
+        super().__init__(QuantizeConfig(settings=settings.as_json()), store, frames, notify)
+        self.settings, self.notify_frame = settings, notify_frame
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``. Raises ``CheckFailedError`` naming a node that breaks the rules."""
         (source,) = inputs
         graph = onnx.load(source.path)
-        batch, height, width, _channels = source.manifest.inputs[0].shape
-        images = self.frames.images(height, width)
-        count = -(-len(self.frames) // batch)
-        quantized = quantize(
-            graph, list(batches(images, batch, count)), count, self.settings, self.notify_frame
-        )
+        stacks = self.stacks(source.manifest.inputs[0].shape)
+        quantized = quantize(graph, stacks, len(stacks), self.settings, self.notify_frame)
         allowed = float_nodes(quantized, self.settings.float_patterns)
         write_spellings(quantized, allowed, folder, "quantized")
         pairs = sum(node.op_type == "QuantizeLinear" for node in quantized.graph.node)

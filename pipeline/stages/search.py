@@ -17,19 +17,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import onnx
 
 from calibration.ablation import Ablation
 from calibration.spelling import to_int8_spelling
+from pipeline import EngineBackend
 from pipeline.artifact import Artifact
 from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 from pipeline.lowering.cost import multiply_adds
 from pipeline.report.frames import CheckedFrames
 from pipeline.report.sensitivity import Bench, compare, ranked
 from pipeline.report.verdict import gate
-from pipeline.stage import Notify, Product, Stage, StageConfig
+from pipeline.stage import PICTURES, Notify, Product, Stage, StageConfig
 from pipeline.stages.spellings import write_spellings
 from pipeline.store import Store
 
@@ -76,13 +77,11 @@ def fewest(order: Sequence[str], judge: Judge) -> tuple[tuple[str, ...], list[Tr
 
 
 class SearchConfig(StageConfig):
-    """The bound in points, the frames' hash and number, and whose spelling is scored."""
+    """The bound in points, and whose spelling is scored."""
 
     max_drop: float
     max_class_drop: float
-    frames: str
-    count: int
-    backend: Literal["openvino", "tensorrt"]
+    backend: EngineBackend
 
 
 class SearchStage(Stage):
@@ -96,7 +95,7 @@ class SearchStage(Stage):
     name = "search"
     version = 1
     produces = "qdq-onnx"
-    tools = ("onnx", "onnxruntime", "numpy")
+    tools = ("onnx", "onnxruntime", "numpy", *PICTURES)
     config: SearchConfig
 
     def __init__(
@@ -105,6 +104,10 @@ class SearchStage(Stage):
     ) -> None:  # fmt: skip
         super().__init__(config, store, notify)
         self.frames, self.notify_rank = frames, notify_rank
+
+    def parameters(self) -> dict[str, Any]:
+        """The config, and the frames' hash as ``frames``."""
+        return super().parameters() | {"frames": self.frames.digest}
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``. Raises ``CheckFailedError`` where the answer breaks a rule of the graphs.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from calibration.qdq_lint import Backend, lint
+from calibration.qdq_lint import Backend, describe, lint
 from calibration.spelling import to_int8_spelling
 from pipeline.errors import CheckFailedError
 from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
@@ -37,9 +37,5 @@ def write_spellings(
     for name, (backend, spelled) in spellings.items():
         broken = lint(spelled, backend, allowed)
         if broken:
-            first = broken[0]
-            raise CheckFailedError(
-                f"{doing}, the {backend} graph breaks rule '{first.rule}' at node "
-                f"'{first.node}': {first.message} ({len(broken)} violations in all)"
-            )
+            raise CheckFailedError(f"{doing}, the {backend} graph breaks {describe(broken)}")
         onnx.save(spelled, folder / name)

@@ -13,16 +13,17 @@ from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
+from pipeline import OpenVINOPrecision
 from pipeline.artifact import Artifact
 from pipeline.benchmark.machine import look, others_share, read_clock, why_loaded
 from pipeline.benchmark.statistics import median
 from pipeline.benchmark.turns import Contender, Samples, kept_busy, take_turns
-from pipeline.engines.cpu import cpu_count, cpu_features, cpu_model
+from pipeline.engines.cpu import cpu_count, cpu_model, device_facts
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.engines.setups import GOALS, TUNING_VERSION, Goal, Setup
 from pipeline.errors import EngineError
@@ -37,7 +38,7 @@ _LEAST_SAMPLES = 1
 class TuneConfig(StageConfig):
     """Precision of the engine, and how long is measured, see ``TunePace``."""
 
-    precision: Literal["fp32", "fp16", "int8"]
+    precision: OpenVINOPrecision
     rounds: int = Field(ge=1)
     seconds: float = Field(gt=0)
     settle: float = Field(ge=0)
@@ -73,7 +74,7 @@ class TuneStage(Stage):
 
     def device(self) -> dict[str, Any]:
         """What is best on this CPU, with so many of it, is so nowhere else."""
-        return {"cpu": cpu_model(), "features": list(cpu_features()), "cpus": cpu_count()}
+        return device_facts() | {"cpus": cpu_count()}
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
         """See ``Stage``. Raises ``EngineError`` where the engine fails."""

@@ -16,11 +16,15 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from calibration.cityscapes import CLASS_NAMES, Cityscapes, FramePair
+from calibration.cityscapes import NUM_CLASSES, Cityscapes, FramePair
 from pipeline.errors import UsageError
 from pipeline.training.augment import AugmentConfig, augment
 
-NUM_CLASSES = len(CLASS_NAMES)
+_SHARE_FRAMES = 200
+"""Frames of a data set that tell how common its classes are."""
+
+_AHEAD = 4
+"""Batches that are made before they are wanted."""
 
 
 @dataclass
@@ -97,12 +101,12 @@ class Mixture:
 
         return augment(image, labels, size, config, rng, donor)
 
-    def class_shares(self, limit: int = 200) -> npt.NDArray[np.float64]:
+    def class_shares(self) -> npt.NDArray[np.float64]:
         """Share of labelled pixels per class, weighted like the sampling, over a few frames."""
         shares = np.zeros(NUM_CLASSES)
         for dataset, weight in enumerate(self.weights):
             count = len(self._frames[dataset])
-            picks = np.unique(np.linspace(0, count - 1, min(limit, count)).astype(int))
+            picks = np.unique(np.linspace(0, count - 1, min(_SHARE_FRAMES, count)).astype(int))
             counts = np.zeros(256)
             for index in picks:
                 counts += np.bincount(self.load(dataset, int(index))[1].ravel(), minlength=256)
@@ -133,7 +137,7 @@ def make_batch(
 
 
 def prefetch(
-    make: Callable[[int], Batch], first: int, last: int, workers: int = 2, ahead: int = 4
+    make: Callable[[int], Batch], first: int, last: int, workers: int = 2
 ) -> Iterator[Batch]:
     """Batches of steps ``first`` to ``last - 1`` in order, made by ``workers`` threads ahead."""
     with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
@@ -141,7 +145,7 @@ def prefetch(
         step = first
         try:
             while step < last or pending:
-                while step < last and len(pending) < ahead:
+                while step < last and len(pending) < _AHEAD:
                     pending.append(pool.submit(make, step))
                     step += 1
                 yield pending.pop(0).result()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from calibration.cityscapes import CLASS_NAMES
 from models.checkpoints import save_segmenter
-from models.segmenter import MEAN_RGB, STD_RGB, Segmenter
+from models.segmenter import MEAN_RGB, STD_RGB, Segmenter, normalise
 from pipeline.artifact import write_whole
 from pipeline.errors import CheckFailedError, DatasetError, UsageError
 from pipeline.training.augment import AugmentConfig
@@ -197,7 +197,9 @@ class Trainer:
 
     def loss(self, batch: Batch) -> Tensor:
         """The training loss of one batch."""
-        images = self.normalise(batch.images)
+        frames = torch.from_numpy(batch.images).to(self.device)
+        images = normalise(frames, self.mean, self.std)
+        images = images.contiguous(memory_format=torch.channels_last)
         labels = torch.from_numpy(batch.labels.astype(np.int64)).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
             logits, auxiliary = self.model.forward_train(images)
@@ -217,12 +219,6 @@ class Trainer:
                 auxiliary, coarse, self.weights, dice=0.0
             )
         return loss
-
-    def normalise(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        """uint8 BGR (N, H, W, 3) -> normalised RGB float (N, 3, H, W) on the device."""
-        bgr = torch.from_numpy(frames).to(self.device)
-        rgb = bgr.permute(0, 3, 1, 2).flip(1).float()
-        return ((rgb - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def _take(self, batch: Batch, rate: float) -> float:
         self.model.train()

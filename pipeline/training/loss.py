@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = 255
+from calibration.cityscapes import IGNORE
 
 
 def class_weights(shares: npt.NDArray[np.float64], balance: float = 1.0) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Validation of a torch network: mIoU over a split, the way the report defines it."""
+"""Validation of a torch network: the confusion matrix of a split, as the report counts it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from calibration.cityscapes import CLASS_NAMES, IGNORE, Cityscapes, FramePair
+from calibration.cityscapes import IGNORE, NUM_CLASSES, Cityscapes, FramePair
 from models.segmenter import BgrFrames, Segmenter
 from models.upernet import upsample
+from pipeline.kernels import confusion
 
-NUM_CLASSES = len(CLASS_NAMES)
 MAX_AREA = 512 * 1024
 """Pixels of the network's input in validation: more takes its time at every look."""
 _ALIKE = 0.02
@@ -61,15 +61,5 @@ def confusion_matrix(
         with torch.no_grad():
             logits = wrapped(torch.from_numpy(resized[None]).to(device))
             labels = upsample(logits.float(), truth.shape).argmax(1)[0].cpu().numpy()
-        seen = truth != IGNORE
-        pairs = truth[seen].astype(np.int64) * NUM_CLASSES + labels[seen]
-        total += np.bincount(pairs, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
+        confusion(truth, labels.astype(np.uint8), total, ignore=IGNORE)
     return total
-
-
-def class_iou(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """IoU in points (0 to 100) of each class: TP / (TP + FP + FN); NaN where the truth has none."""
-    hits = np.diag(confusion).astype(np.float64)
-    union = confusion.sum(0) + confusion.sum(1) - hits
-    occurs = confusion.sum(1) > 0
-    return np.where(occurs, 100.0 * hits / np.maximum(union, 1), np.nan)

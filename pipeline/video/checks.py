@@ -22,8 +22,7 @@ def check_request(request: Request) -> None:
     """
     if not request.sources:
         raise UsageError("name at least one source, such as cam0, clip.mp4 or streets")
-    live = request.source_options.realtime or any(spec.may_be_live for spec in request.sources)
-    if request.max_latency is not None and not live:
+    if request.max_latency is not None and not request.live:
         raise UsageError(
             "--max-latency is for live sources: no frame of a file is left out; add --realtime to "
             "play the file as if it were live"

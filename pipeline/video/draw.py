@@ -7,15 +7,15 @@ colour. Panels are rendered when their content changes and laid on otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from time import perf_counter
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from calibration.cityscapes import CLASS_NAMES, PALETTE_RGB
+from calibration.cityscapes import CLASS_NAMES, NUM_CLASSES, PALETTE_RGB
 from pipeline.errors import UsageError
 from pipeline.kernels import Colours, overlay
 from pipeline.video.frames import Frame, Pixels, Region, Segmentation
@@ -52,30 +52,27 @@ class Style:
         classes: train ids to paint; ``None`` paints all.
         legend: whether to draw the legend.
         figures: whether to draw fps, latency and drops.
-        names: of the classes, by train id.
-        palette: (n, 3) uint8 RGB, by train id.
     """
 
     opacity: float = DEFAULT_OPACITY
     classes: tuple[int, ...] | None = None
     legend: bool = True
     figures: bool = True
-    names: Sequence[str] = CLASS_NAMES
-    palette: npt.NDArray[np.uint8] = field(default_factory=lambda: PALETTE_RGB)
-
-    def colour(self, label: int) -> Bgr:
-        """A class's colour, BGR."""
-        red, green, blue = (int(part) for part in self.palette[label])
-        return blue, green, red
 
 
-def parse_classes(text: str, names: Sequence[str] = CLASS_NAMES) -> tuple[int, ...]:
+def colour_of(label: int) -> Bgr:
+    """A class's colour, BGR, by its train id."""
+    red, green, blue = (int(part) for part in PALETTE_RGB[label])
+    return blue, green, red
+
+
+def parse_classes(text: str) -> tuple[int, ...]:
     """``road,car`` -> their train ids, ascending.
 
     Raises:
         UsageError: a name that is no class.
     """
-    known = {name.replace(" ", "-"): number for number, name in enumerate(names)}
+    known = {name.replace(" ", "-"): number for number, name in enumerate(CLASS_NAMES)}
     wanted = [part.strip().lower().replace(" ", "-") for part in text.split(",") if part.strip()]
     unknown = [part for part in wanted if part not in known]
     if unknown or not wanted:
@@ -95,15 +92,15 @@ class Painter:
     def __init__(self, style: Style, title: str) -> None:
         if not 0 <= style.opacity <= 1:
             raise UsageError(f"--opacity {style.opacity} is not within 0 .. 1")
-        bgr = np.ascontiguousarray(style.palette[:, ::-1])
+        bgr = np.ascontiguousarray(PALETTE_RGB[:, ::-1])
         self._style = style
         self._title = title
         self._colours = Colours(bgr, style.opacity, style.classes)
-        self._painted = frozenset(range(len(bgr)) if style.classes is None else style.classes)
+        self._painted = frozenset(range(NUM_CLASSES) if style.classes is None else style.classes)
         self._canvas: Pixels = np.empty((0, 0, 3), np.uint8)
         self._sample: Pixels = np.empty((0, 0), np.uint8)
         self._counts = np.zeros((256, 1), np.float32)
-        self._seen = np.full(len(style.names), -math.inf)
+        self._seen = np.full(NUM_CLASSES, -math.inf)
         self._legend: tuple[tuple[int, ...], Panel | None] = ((), None)
         self._figures: tuple[float, Panel | None] = (-math.inf, None)
         self._grid: _Grid | None = None
@@ -185,7 +182,7 @@ class Painter:
         size, swatch, row = 0.62 * unit, round(0.9 * unit), round(1.45 * unit)
         if not shown:
             return None
-        texts = [Text(self._style.names[c], size) for c in shown]
+        texts = [Text(CLASS_NAMES[c], size) for c in shown]
         cell = max(text.width for text in texts) + round(2.4 * unit)
         columns = max(1, (width - 2 * unit) // cell)
         columns = math.ceil(len(shown) / math.ceil(len(shown) / columns))  # even rows
@@ -197,7 +194,7 @@ class Painter:
         for place, (label, text) in enumerate(zip(shown, texts, strict=True)):
             left = round(0.7 * unit) + place % columns * cell
             middle = round(0.4 * unit) + place // columns * row + row // 2
-            panel.swatch(self._style.colour(label), left, middle - swatch // 2, swatch)
+            panel.swatch(colour_of(label), left, middle - swatch // 2, swatch)
             panel.text(text, left + round(1.35 * unit), middle + round(size / 2))
         return panel
 

@@ -196,12 +196,6 @@ class StreamStats:
         """Frames of a live source that nobody saw, for whatever reason but ``--skip``."""
         return self.replaced + self.late
 
-    @property
-    def fps(self) -> float:
-        """Frames a second over the whole run, from the first captured to the last shown."""
-        span = self.last_at - self.first_at
-        return self.shown / span if span > 0 else math.nan
-
     def away_for(self, now: float) -> float:
         """Seconds since a live source's last frame where it is lost or silent, else 0."""
         since = self.away_since

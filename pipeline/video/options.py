@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from pipeline.console import Parser, parse_shape, positive_int
+from pipeline.console import Parser, natural, parse_shape, positive_float, positive_int
 from pipeline.errors import UsageError
 from pipeline.tiles import DEFAULT_OVERLAP
 from pipeline.video.draw import DEFAULT_OPACITY, Style, parse_classes
@@ -145,24 +145,6 @@ def parallel(text: str) -> int:
             f"{number} is more than {MOST_PARALLEL}, the most that is of use on this machine"
         )
     return number
-
-
-def positive_float(text: str) -> float:
-    """A number above 0; for argparse's ``type``."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
-    return value
-
-
-def natural(text: str) -> int:
-    """A whole number from 0 up; for argparse's ``type``."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
-    return int(text)
 
 
 def read_request(options: argparse.Namespace) -> Request:

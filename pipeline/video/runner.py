@@ -119,7 +119,7 @@ class Runner:
             opener=self._opener,
         )
         outlet = Outlet(sinks, painter, stats, self.controls, feed.give, self._wake, self._abort)
-        self.streams.append(Stream(feed, outlet, painter, stats))
+        self.streams.append(Stream(feed, outlet, stats))
         return stats
 
     def run(self, poll: Callable[[], None] | None = None) -> None:

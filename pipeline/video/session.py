@@ -62,6 +62,11 @@ class Request:
     overlap: float = DEFAULT_OVERLAP
     scale: float = 1.0
 
+    @property
+    def live(self) -> bool:
+        """Whether a source may be live, or is played as if it were."""
+        return self.source_options.realtime or any(spec.may_be_live for spec in self.sources)
+
 
 class Session:
     """One run, ready to go. Use as a context manager: leaving it stops the HTTP server.
@@ -153,7 +158,7 @@ class Session:
             "backend": info.backend, "device": info.device, "precision": info.precision,
             "name": name, "summary": f"{name}  ·  {info.precision}  ·  {info.backend}",
         }  # fmt: skip
-        return VideoServer(request.http, token=request.token, style=request.style, engine=facts)
+        return VideoServer(request.http, token=request.token, engine=facts)
 
     def _add(self, spec: SourceSpec, number: int) -> None:
         request, files = self._request, self._files

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from pipeline.video.draw import Painter
 from pipeline.video.feed import Feed
 from pipeline.video.metrics import StreamStats
 from pipeline.video.output import Outlet
@@ -28,7 +27,6 @@ class Stream:
 
     feed: Feed
     outlet: Outlet
-    painter: Painter
     stats: StreamStats
     thread: threading.Thread | None = None
     """The outlet's."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.engines.base import EngineInfo
 from pipeline.video.metrics import Histogram, StreamStats
+from pipeline.wording import counted
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
@@ -77,11 +78,6 @@ def truncated(summary: dict[str, Any]) -> list[str]:
     """The sources that ended before the length they state."""
     streams = summary.get("streams", [summary])
     return [stream["source"] for stream in streams if stream["truncated"]]
-
-
-def counted(number: int, what: str) -> str:
-    """``1 frame``, ``2 frames``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _words(figures: dict[str, Any]) -> list[str]:

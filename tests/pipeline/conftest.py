@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from calibration.streets import write_dataset
 from models.segmenter import PRESETS
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.bundle import make_bundle
+from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.lineage import TENSORRT_GRAPH
 from tests.models.helpers import TINY, tiny_segmenter
 from tests.pipeline.boxes import unpack
@@ -49,6 +51,25 @@ def int8_options(
 def int8_build(int8_options: BuildOptions) -> BuildResult:
     """An INT8 engine of the tiny network."""
     return build(int8_options)
+
+
+@pytest.fixture
+def left_open(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths of the exact graphs that are open, each with a network's weights in memory."""
+    paths: list[str] = []
+    begin, close = OnnxRuntimeEngine.__init__, OnnxRuntimeEngine.close
+
+    def opened(engine: OnnxRuntimeEngine, path: Path, **options: Any) -> None:
+        begin(engine, path, **options)
+        paths.append(engine.info.path)
+
+    def closed(engine: OnnxRuntimeEngine) -> None:
+        close(engine)
+        paths.remove(engine.info.path)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "__init__", opened)
+    monkeypatch.setattr(OnnxRuntimeEngine, "close", closed)
+    return paths
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from calibration.cityscapes import Cityscapes
 from calibration.errors import CalibrationDataError
+from calibration.frames import select_frames
 from calibration.qdq_lint import lint
 from models.errors import InputShapeError, ModelError
+from pipeline import Precision
 from pipeline.artifact import Manifest, read_manifest, sha256_of
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.engines import opening
@@ -27,6 +30,8 @@ from pipeline.engines.opening import find_engine, manifest_of, open_engine
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.errors import ArtifactError, CheckFailedError, CheckpointError, EngineError
 from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
+from pipeline.stages.build_openvino import BuildOpenVINOConfig, BuildOpenVINOStage
+from pipeline.store import Store
 
 
 def frames(engine: Engine) -> np.ndarray:
@@ -72,6 +77,15 @@ def test_changed_frames_make_a_new_calibration(
     assert build(int8_options).quantized is not None  # puts the shared engine back
 
 
+def test_frames_asked_for_are_this_builds_though_the_graph_is_anothers(
+    int8_build: BuildResult, int8_options: BuildOptions
+) -> None:
+    assert int8_build.calibration == {"requested": 6, "taken": 6}
+    more = build(replace(int8_options, frames=256))
+    assert "quantize" in more.cached
+    assert more.calibration == {"requested": 256, "taken": 6}
+
+
 def test_both_spellings_keep_their_rules_and_mean_the_same(int8_build: BuildResult) -> None:
     assert int8_build.quantized is not None
     folder = int8_build.quantized.path.parent
@@ -96,9 +110,21 @@ def test_quantizing_the_image_is_the_identity(int8_build: BuildResult) -> None:
     assert (float(scale), int(zero), zero.dtype) == (1.0, 0, np.uint8)
 
 
+def test_no_exact_graph_is_left_open(
+    int8_build: BuildResult, streets: Path, tmp_path: Path, left_open: list[str]
+) -> None:
+    """A network of a hundred megabytes is held as often as it is opened."""
+    assert int8_build.quantized is not None
+    frame = select_frames(Cityscapes(streets), 1)
+    config = BuildOpenVINOConfig(precision="int8", min_agreement=0)
+    stage = BuildOpenVINOStage(config, Store(tmp_path), frame)
+    stage.run(int8_build.quantized, int8_build.graph)
+    assert left_open == []
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_float_engines_run_in_the_precision_they_are_called_after(
-    int8_options: BuildOptions, precision: str
+    int8_options: BuildOptions, precision: Precision
 ) -> None:
     built = build(replace(int8_options, precision=precision))
     facts = read_manifest(built.manifest).facts

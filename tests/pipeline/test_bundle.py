@@ -106,7 +106,7 @@ def test_an_engine_is_bundled_by_its_graph(
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
     frames = select_frames(Cityscapes(streets), 1)
-    config: dict[str, Any] = {"frames": frames.sha256, "min_agreement": 0.5, "check_frames": 1}
+    config: dict[str, Any] = {"min_agreement": 0.5}
     assert int8_build.quantized is not None
     engine: Artifact = BuildTensorRTStage(
         BuildTensorRTConfig(

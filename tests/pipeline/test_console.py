@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,8 @@ from pipeline.console import (
     EXIT_OK,
     EXIT_REGRESSION,
     Parser,
+    natural,
+    positive_int,
     require,
     run_command,
 )
@@ -80,6 +84,14 @@ def test_help_tells_every_default() -> None:
     assert "kept at 1% of all (default: 50%)" in told
     assert "--bare BARE (default: 3)" in told
     assert "a number (default: one) --switch on --none NONE nothing" in told
+
+
+@pytest.mark.parametrize("parse", [natural, positive_int])
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "٣", "9" * 10, "9" * 5000])
+def test_what_is_no_count_is_refused(parse: Callable[[str], int], text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=r"whole number|more than 9 digits"):
+        parse(text)
+    assert (natural("0"), parse("7")) == (0, 7)
 
 
 COMMAND = """

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.build import BuildResult
 from pipeline.divergence import Cut, cut_after, first_divergence, run_exact, trace
+from pipeline.errors import EngineError
 from tests.qdq_graphs import run_exact as run_whole
 
 
@@ -90,3 +91,10 @@ def test_an_honest_runner_never_diverges(graph: onnx.ModelProto) -> None:
 
 def test_what_is_not_finite_diverges() -> None:
     assert first_divergence([Cut("a", "Conv", float("nan"), float("nan"))]) is not None
+
+
+def test_what_cannot_be_executed_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "cut.onnx").write_bytes(b"no graph")
+    with pytest.raises(EngineError, match=r"cut\.onnx' cannot be opened by ONNX Runtime") as caught:
+        run_exact(tmp_path / "cut.onnx", image())
+    assert "\n" not in str(caught.value)

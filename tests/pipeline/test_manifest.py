@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.artifact import read_manifest
 from pipeline.errors import ArtifactError
-from pipeline.manifest import Manifest, TensorFacts
+from pipeline.manifest import Manifest, TensorSpec
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = {"kind": "engine", "main": "e.xml", "files": {"e.xml": "0"}, "key": "k"}
@@ -28,7 +28,7 @@ plain = st.recursive(
     max_leaves=8,
 )  # fmt: skip
 tensors = st.builds(
-    TensorFacts, name=text, dtype=text, layout=text,
+    TensorSpec, name=text, dtype=text, layout=text,
     shape=st.lists(st.integers(0, 9999), max_size=5).map(tuple),
 )  # fmt: skip
 manifests = st.builds(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +29,8 @@ from pipeline.errors import ArtifactError, CheckFailedError
 from pipeline.stage import Product, Stage, StageConfig, StageEvent, tool_versions
 from pipeline.store import Store
 from tests.helpers import full_disk
+
+ROOT = Path(__file__).parents[2]
 
 
 class UpperConfig(StageConfig):
@@ -139,6 +144,16 @@ def test_what_a_killed_build_left_is_swept_but_not_a_running_one(tmp_path: Path)
     assert young.exists()
 
 
+def test_a_build_of_more_than_a_day_keeps_its_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    past = time.time() - 3 * 24 * 3600
+    with store.building() as folder:
+        os.utime(folder, (past, past))
+        with Store(store.root).building():
+            assert folder.is_dir()
+    assert list(store.root.iterdir()) == []
+
+
 def test_of_two_equal_builds_the_first_stays(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     source = text_artifact(tmp_path, "hello")
@@ -187,6 +202,16 @@ def test_write_whole_keeps_what_was_there_when_it_fails(
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("module", ["pipeline.artifact", "models.files"])
+def test_a_whole_file_is_for_whom_the_umask_lets_read_it(tmp_path: Path, module: str) -> None:
+    code = (
+        "import os, sys, pathlib; os.umask(0o027); "
+        f"from {module} import write_whole; write_whole(pathlib.Path(sys.argv[1]), b'')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], cwd=ROOT, check=True)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.booleans() | st.none()))
 def test_equal_values_have_one_spelling(value: dict[str, object]) -> None:
     backwards = dict(reversed(list(value.items())))
@@ -206,7 +231,7 @@ def test_an_input_that_changes_while_it_is_read_is_no_artifact(tmp_path: Path) -
             return made
 
     store = Store(tmp_path / "store")
-    with pytest.raises(ArtifactError, match=r"in\.txt' changed while stage upper read it"):
+    with pytest.raises(ArtifactError, match=r"changed while stage upper read it: '.*in\.txt'"):
         Slow(UpperConfig(), store).run(text_artifact(tmp_path, "hello"))
     assert not list(store.root.iterdir())
 

@@ -80,7 +80,7 @@ class TemporaryFile:
         if not folder.is_dir():
             raise SinkError(f"'{output}': there is no directory '{folder}'")
         check_writable(folder, str(output))
-        self.path = output.with_name(f".{output.stem}.{os.getpid()}.partial{output.suffix}")
+        self.path = partial_of(output)
         over = len(os.fsencode(self.path.name)) - LONGEST_NAME
         if over > 0:
             raise SinkError(
@@ -104,6 +104,11 @@ class TemporaryFile:
         self.path.unlink(missing_ok=True)
 
 
+def partial_of(path: Path) -> Path:
+    """Where this process writes what is to become ``path``; see ``TemporaryFile``."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+
+
 def check_writable(folder: Path, what: str) -> None:
     """Refuse a directory in which no file can be made. ``what`` begins the message.
 
@@ -115,7 +120,8 @@ def check_writable(folder: Path, what: str) -> None:
 
 
 def remove_leftovers(folder: Path, stem: str, suffix: str) -> None:
-    """Delete what killed runs left half-written; a run that still lives keeps its own.
+    """Delete what killed runs left half-written, as ``partial_of`` names it; a run that still lives
+    keeps its own.
 
     Args:
         folder: where to look.

@@ -24,8 +24,9 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
+from calibration.cityscapes import CLASS_NAMES
 from pipeline.errors import SinkError, UsageError
-from pipeline.video.draw import Painter, Style
+from pipeline.video.draw import Painter, colour_of
 from pipeline.video.metrics import StreamStats
 from pipeline.video.sinks.base import TOKEN_VARIABLE
 from pipeline.video.sinks.http_requests import Handler, Server
@@ -103,7 +104,6 @@ class VideoServer:
     Args:
         address: where to listen; port 0 picks a free one.
         token: what viewers must know; ``None`` makes one up where one is required.
-        style: for the legend's names and colours.
         engine: facts on the engine to show, plain JSON values.
 
     Raises:
@@ -111,9 +111,7 @@ class VideoServer:
         SinkError: the address cannot be listened on.
     """
 
-    def __init__(
-        self, address: Address, *, token: str | None, style: Style, engine: dict[str, Any]
-    ) -> None:
+    def __init__(self, address: Address, *, token: str | None, engine: dict[str, Any]) -> None:
         if token is not None:
             check_token(token)
         elif not address.loopback:
@@ -121,7 +119,6 @@ class VideoServer:
         self.token = token
         self.hosts = frozenset({"localhost", "127.0.0.1", "::1", address.host.lower()})
         self.session = secrets.token_urlsafe(24)
-        self._style = style
         self._engine = engine
         self._painters: list[Painter] = []
         self._stats: list[StreamStats] = []
@@ -194,8 +191,7 @@ class VideoServer:
                 "reconnects": stats.reconnects,
                 "away_s": _number(stats.away_for(now)),
                 "classes": [
-                    {"name": self._style.names[c], "color": _css(self._style.colour(c))}
-                    for c in painter.present
+                    {"name": CLASS_NAMES[c], "color": _css(colour_of(c))} for c in painter.present
                 ],
             }
             for stats, painter in zip(self._stats, self._painters, strict=True)

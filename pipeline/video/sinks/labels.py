@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 from calibration.cityscapes import TRAIN_IDS_TO_LABEL_IDS
 from pipeline.errors import SinkError
 from pipeline.video.frames import Pixels
-from pipeline.video.sinks.base import Shown, check_writable, remove_leftovers
+from pipeline.video.sinks.base import Shown, check_writable, partial_of, remove_leftovers
 
 _RUN_LENGTHS = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, 3]
 """Labels are runs of equal bytes: zlib's run-length strategy is both fastest and small."""
@@ -55,7 +54,7 @@ class LabelSink:
         path = self._folder / f"frame_{shown.frame.index:06d}_labelIds.png"
         if not done:
             raise SinkError(f"'{path}': the labels could not be encoded")
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+        partial = partial_of(path)
         try:
             if not self._made:
                 # Not before there is something to put in: a run that fails leaves no directory.

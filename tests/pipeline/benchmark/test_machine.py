@@ -13,11 +13,10 @@ from pipeline.benchmark.machine import (
     look,
     others_share,
     read_clock,
-    usable_cpus,
     why_loaded,
 )
 from pipeline.benchmark.schema import Load
-from pipeline.engines.cpu import cpu_model
+from pipeline.engines.cpu import cpu_model, usable_cpus
 
 HZ = os.sysconf("SC_CLK_TCK")
 

@@ -160,11 +160,11 @@ def test_benchmark_app_is_asked_and_understood(
     fake = program(tmp_path, REPORT)
     monkeypatch.setattr(app, "find_app", lambda: fake)
     for name, expected in ((app.APP_LATENCY, 8.0), (app.APP_THROUGHPUT, 4.0)):
-        entry = app.app_entry(name, tmp_path / "e.xml", "int8", 3, asked=True)
+        entry = app.app_entry(name, tmp_path / "e.xml", "int8", 3, asked=True, seconds=1)
         assert run(entry) == [expected]
-        assert app.app_entry(name, tmp_path / "e.xml", "int8", 3, asked=False).reason
+        assert app.app_entry(name, tmp_path / "e.xml", "int8", 3, asked=False, seconds=1).reason
     monkeypatch.setattr(app, "find_app", lambda: None)
-    missing = app.app_entry(app.APP_LATENCY, tmp_path / "e.xml", "int8", 3, asked=True)
+    missing = app.app_entry(app.APP_LATENCY, tmp_path / "e.xml", "int8", 3, asked=True, seconds=1)
     assert "not installed" in (missing.reason or "")
 
 

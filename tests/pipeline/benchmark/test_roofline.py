@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
 
+from pipeline.benchmark import roofline as roofs
 from pipeline.benchmark.peak import matmul_graph, measure_bandwidth, measure_peak
 from pipeline.benchmark.roofline import (
     Measured,
@@ -16,6 +20,7 @@ from pipeline.benchmark.roofline import (
 )
 from pipeline.build import BuildResult
 from pipeline.engines.openvino import import_openvino
+from pipeline.errors import EngineError
 from tests.pipeline.benchmark.samples import PEAK
 
 
@@ -101,3 +106,15 @@ def test_a_peak_is_measured() -> None:
 def test_what_is_profiled_runs_in_int8(int8_build: BuildResult) -> None:
     kernels = [x.kernel for x in roofline(int8_build.engine, PEAK, runs=1).layers if x.macs]
     assert any(kernel.endswith("_I8") for kernel in kernels)
+
+
+def test_a_tool_that_fails_without_a_word_is_an_error_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Core:
+        def compile_model(self, *_: object) -> None:
+            raise RuntimeError
+
+    monkeypatch.setattr(roofs, "import_openvino", lambda: SimpleNamespace(Core=Core))
+    with pytest.raises(EngineError, match="cannot be compiled by OpenVINO: no reason given"):
+        roofs.profile(tmp_path / "engine.xml")

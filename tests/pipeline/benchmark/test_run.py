@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,13 @@ from pipeline.benchmark.schema import Benchmark, Load, Row
 from pipeline.build import BuildOptions, BuildResult, Progress, build
 from pipeline.console import run_command
 from pipeline.engines.opening import find_engine
-from pipeline.errors import CheckFailedError, EngineError, SourceError, UsageError
+from pipeline.errors import (
+    CheckFailedError,
+    EngineError,
+    MissingDependencyError,
+    SourceError,
+    UsageError,
+)
 from tests.pipeline.benchmark.samples import NAMES, benchmark
 
 ROOT = Path(__file__).parents[3]
@@ -122,7 +129,7 @@ def test_an_int8_that_is_refused_leaves_the_rest(
 
 def test_the_clip_is_what_it_says(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
-    assert write_streets(path, (36, 64), 5).startswith("rendered streets, 64x36")
+    assert write_streets(path, 5, (36, 64)).startswith("rendered streets, 64x36")
     frames = read_frames(path, 99)
     assert [frame.shape for frame in frames] == [(36, 64, 3)] * 5
     assert not np.array_equal(frames[0], frames[-1])
@@ -228,3 +235,15 @@ def test_what_minutes_of_measuring_would_end_in_is_refused_first(
         told = " ".join(capsys.readouterr().err.split())
         assert told.startswith("error: ")
         assert said in told
+
+
+def test_a_page_that_nothing_can_make_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = runpy.run_path(str(COMMAND))["main"]
+    monkeypatch.setattr(
+        "pipeline.console.find_spec", lambda name: None if name == "jinja2" else find_spec(name)
+    )
+    with pytest.raises(MissingDependencyError, match="page needs the package 'jinja2'"):
+        main(["--html", str(tmp_path / "page.html"), "--engines", str(tmp_path / "engines")])
+    assert not any(tmp_path.iterdir())

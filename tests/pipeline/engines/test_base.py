@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,3 +73,11 @@ def test_a_block_closes_its_engine_and_lets_its_error_out(
     with pytest.raises(ZeroDivisionError):
         fail()
     assert closed == [engine]
+
+
+def test_a_closed_reference_holds_no_network(graph: Path) -> None:
+    engine = OnnxRuntimeEngine(graph)
+    session = weakref.ref(engine._session)
+    for _ in range(2):
+        engine.close()
+    assert session() is None

@@ -49,7 +49,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     for name in ("cuda", "cuda.bindings"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", found)
-    monkeypatch.setattr(cuda_python, "_primary", {})
+    monkeypatch.setattr(cuda_python, "_primary", [])
     return found
 
 

@@ -118,6 +118,7 @@ def test_directory_is_told_from_what_is_not_there(tmp_path: Path) -> None:
     [
         ({"precision": None}, "its 'precision' is not what a build writes"),
         ({"precision": ["int8"]}, "its 'precision'"),
+        ({"precision": "int8+fp16"}, "its 'precision'"),
         ({"tools": ["openvino"]}, "its 'tools'"),
         ({"device": "cpu"}, "its 'device'"),
     ],

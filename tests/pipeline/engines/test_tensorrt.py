@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifact import Manifest, TensorFacts
+from pipeline.artifact import Manifest, TensorSpec
 from pipeline.engines import tensorrt as module
 from pipeline.engines.cuda_driver import GpuFacts
 from pipeline.engines.tensorrt import import_flavour, installed_flavours, open_tensorrt
@@ -28,7 +28,7 @@ def _manifest(**built: Any) -> Manifest:
             "platform": this_platform(), "capabilities": [],
         } | built,
     }  # fmt: skip
-    frames = TensorFacts(name="frames", dtype="uint8", shape=(1, 512, 1024, 3), layout="NHWC")
+    frames = TensorSpec(name="frames", dtype="uint8", shape=(1, 512, 1024, 3), layout="NHWC")
     return Manifest(
         kind="engine", main="m.engine", files={"m.engine": "0"}, key="0", inputs=(frames,),
         facts=facts,

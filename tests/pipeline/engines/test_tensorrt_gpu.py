@@ -103,7 +103,7 @@ def built(
     if not flavours:
         pytest.skip("neither tensorrt nor tensorrt-rtx is installed")
     config: dict[str, Any] = {
-        "precision": request.param, "flavour": flavours[0], "frames": frames.sha256,
+        "precision": request.param, "flavour": flavours[0],
         "min_agreement": 0.5, "strict_int8": True,
     }  # fmt: skip
     source = int8_build.graph
@@ -201,7 +201,7 @@ def test_labels_come_back_as_its_graph_has_them(
 ) -> None:
     """Upsampled and argmaxed on the device, which is another output and another type."""
     config = BuildTensorRTConfig(
-        precision="int8", flavour=_flavour(), frames=frames.sha256, min_agreement=0.5,
+        precision="int8", flavour=_flavour(), min_agreement=0.5,
         labels=True, graph=TENSORRT_GRAPH,
     )  # fmt: skip
     assert int8_build.quantized is not None
@@ -218,7 +218,6 @@ def test_labels_come_back_as_its_graph_has_them(
             assert np.mean(labels == exact.infer(stack)) >= AGREEMENT
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["edge-s", "edge-m"])
 def test_a_shipped_network_is_built_and_opened_as_users_do(
     streets: Path, tmp_path: Path, preset: str

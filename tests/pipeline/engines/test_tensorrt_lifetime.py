@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifact import Manifest, TensorFacts
+from pipeline.artifact import Manifest, TensorSpec
 from pipeline.engines.cuda_driver import GpuFacts
 from pipeline.engines.tensorrt import TensorRTEngine
 from pipeline.engines.trt_preflight import this_platform
@@ -22,8 +22,8 @@ from tests.pipeline.engines.test_trt_executor import Diary
 
 ADA = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
 TENSORS = {
-    "frames": TensorFacts(name="frames", dtype="uint8", shape=(1, 2, 4, 3), layout="NHWC"),
-    "logits": TensorFacts(name="logits", dtype="float32", shape=(1, 5, 1, 1), layout="NCHW"),
+    "frames": TensorSpec(name="frames", dtype="uint8", shape=(1, 2, 4, 3), layout="NHWC"),
+    "logits": TensorSpec(name="logits", dtype="float32", shape=(1, 5, 1, 1), layout="NCHW"),
 }
 
 

@@ -153,3 +153,16 @@ def test_the_gil_is_released() -> None:
     while worker.is_alive():
         steps += 1
     assert steps > 10_000  # holding the GIL the kernel would let none pass
+
+
+def test_a_system_that_does_not_tell_which_cpus_are_ours_has_threads_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr("os.sched_getaffinity")
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.delenv(dispatch.THREADS_VARIABLE, raising=False)
+    dispatch._default_threads.cache_clear()
+    try:
+        assert dispatch.thread_count(None) == 3
+    finally:
+        dispatch._default_threads.cache_clear()

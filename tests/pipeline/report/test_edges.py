@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.report.bootstrap import Interval
-from pipeline.report.edges import MARGIN, EdgeReport, edge_verdict, patch_edge_report
+from pipeline.report.edges import MARGIN, edge_verdict, patch_edges
+from pipeline.report.schema import PatchEdges
 from pipeline.report.zones import (
     OUTCOMES_SHAPE,
     border_bins,
@@ -21,7 +22,7 @@ MAP = patch_map(plan_tiles(SHAPE, SHAPE), PATCH)
 NEAR = MAP.bins <= 1
 
 
-def _measure(truth: np.ndarray, rate: np.ndarray, *, frames: int = 30) -> EdgeReport:
+def _measure(truth: np.ndarray, rate: np.ndarray, *, frames: int = 30) -> PatchEdges:
     """The section for a reference that is right, and a candidate wrong at these rates."""
     rng = np.random.default_rng(0)
     surplus, outcomes = [], np.zeros(OUTCOMES_SHAPE, np.int64)
@@ -31,7 +32,7 @@ def _measure(truth: np.ndarray, rate: np.ndarray, *, frames: int = 30) -> EdgeRe
         table = count_outcomes(truth, truth, candidate, border, MAP)
         surplus.append(edge_surplus(table))
         outcomes += table.sum(0)
-    found = patch_edge_report(np.array(surplus), outcomes, resamples=500)
+    found = patch_edges(np.array(surplus), outcomes, PATCH, resamples=500)
     assert found is not None
     return found
 
@@ -89,7 +90,7 @@ def test_one_frame_is_undecided_and_no_edges_are_no_section(truth: np.ndarray) -
     found = _measure(truth, np.full(SHAPE, 0.1), frames=1)
     assert found.verdict == "undecided"
     assert found.candidate.interval is None
-    assert patch_edge_report(np.zeros((3, 4)), np.zeros((19, 6, 7, 5), np.int64)) is None
+    assert patch_edges(np.zeros((3, 4)), np.zeros((19, 6, 7, 5), np.int64), PATCH) is None
 
 
 @pytest.mark.parametrize(

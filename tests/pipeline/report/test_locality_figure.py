@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import SinkError, UsageError
 from pipeline.report.locality_figure import draw, far_points, view, window
 
 SETS, HEIGHT, WIDTH = 3, 5, 7
@@ -84,6 +84,9 @@ def test_the_picture_is_written_whole_or_not_at_all(tmp_path: Path, kernel: np.n
     pytest.importorskip("matplotlib")
     seen = view(kernel, (HEIGHT, WIDTH), (2, 3), 3)
     path = tmp_path / "new" / "figure.png"
+    others = path.with_name(".figure.png.part")
+    others.parent.mkdir()
+    others.write_text("another process is at work here")
     draw(seen, seen, (2, 3), 3, "title", path)
     picture = cv2.imread(str(path))
     assert picture is not None
@@ -91,4 +94,13 @@ def test_the_picture_is_written_whole_or_not_at_all(tmp_path: Path, kernel: np.n
     with pytest.raises(UsageError, match=r"no picture; use \.png"):
         draw(seen, seen, (2, 3), 3, "title", tmp_path / "figure.docx")
     assert [p.name for p in tmp_path.iterdir()] == ["new"]
-    assert [p.name for p in path.parent.iterdir()] == ["figure.png"]
+    assert {p.name for p in path.parent.iterdir()} == {"figure.png", others.name}
+    assert others.read_text() == "another process is at work here"
+
+
+def test_a_picture_that_cannot_be_written(tmp_path: Path, kernel: np.ndarray) -> None:
+    pytest.importorskip("matplotlib")
+    seen = view(kernel, (HEIGHT, WIDTH), (2, 3), 3)
+    (tmp_path / "file").touch()
+    with pytest.raises(SinkError, match="cannot be written"):
+        draw(seen, seen, (2, 3), 3, "title", tmp_path / "file" / "figure.png")

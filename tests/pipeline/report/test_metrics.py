@@ -20,6 +20,7 @@ from hypothesis.extra import numpy as hnp
 
 from calibration.cityscapes import (
     CLASS_NAMES,
+    IGNORE,
     LABELS,
     TRAIN_IDS_TO_LABEL_IDS,
     label_ids_to_train_ids,
@@ -50,11 +51,11 @@ def official_scores(pairs: list[tuple[Path, Path]]) -> tuple[dict[str, float], f
     ids = [label.id for label in EVALUATED]
     scores = {}
     for label in EVALUATED:
-        if label.ignore_in_eval:
+        if label.train_id == IGNORE:
             continue
         tp = counts[label.id, label.id]
         fn = sum(counts[label.id, other] for other in ids) - tp
-        others = [o.id for o in EVALUATED if not o.ignore_in_eval and o.id != label.id]
+        others = [o.id for o in EVALUATED if o.train_id != IGNORE and o.id != label.id]
         fp = sum(counts[other, label.id] for other in others)
         total = tp + fp + fn
         scores[label.name] = tp / total if total else float("nan")

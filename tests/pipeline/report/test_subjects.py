@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.artifact import Manifest, sha256_of
 from pipeline.engines.base import EngineInfo
+from pipeline.report import subjects
 from pipeline.report.subjects import Subject, exact_graph_of, machine, patch_of, told_apart
 from tests.pipeline.report.doubles import PaintedEngine
 
@@ -106,6 +107,14 @@ def test_identity_is_of_contents_not_of_places(tmp_path: Path) -> None:
     assert first.identity() == moved.identity()
     assert first.identity() != _subject(tmp_path, info=("openvino", "fp32")).identity()
     json.dumps([first.identity(), first.provenance(), machine()], allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["opencv-python-headless", "tensorrt_rtx"])
+def test_the_machine_is_told_by_whatever_makes_labels_there(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subjects, "tool_versions", lambda names: dict.fromkeys(names, "1"))
+    assert machine()[name] == "1"
 
 
 def test_layers_that_fell_back_are_those_of_the_manifest(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ def _stage(
     store: Store, frames: FrameList, notify: Any = None, **config: Any
 ) -> BuildTensorRTStage:
     settings: dict[str, Any] = {
-        "precision": "int8", "flavour": "tensorrt-rtx", "frames": frames.sha256,
-        "min_agreement": 0.5, "check_frames": 2,
+        "precision": "int8", "flavour": "tensorrt-rtx",
+        "min_agreement": 0.5,
     } | config  # fmt: skip
     if "int8" in settings["precision"]:
         settings.setdefault("graph", TENSORRT_GRAPH)
@@ -134,6 +135,28 @@ def test_a_gpu_that_appears_runs_it_and_may_run_its_host_code(
     assert asked == [True]
     assert built.facts["agreement"] is None
     assert built.facts["not_executed"] == "engine 'm' is not valid on this machine (NVIDIA L4)"
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_an_engine_that_runs_is_compared_frame_by_frame(
+    tmp_path: Path, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch,
+    left_open: list[str], labels: bool,
+) -> None:  # fmt: skip
+    """Its own graph stands for it, where there is no GPU."""
+    module = "pipeline.stages.build_tensorrt"
+    monkeypatch.setattr(
+        f"{module}.open_fresh", lambda path, _manifest: OnnxRuntimeEngine(path.with_name(GRAPH))
+    )
+    precision = "int8" if labels else "int8+fp16"  # whose graph is compared before, too
+    run = partial(_run, frames=frames, build=int8_build, labels=labels, precision=precision)
+    found = run(Store(tmp_path / "all")).facts["agreement"]
+    assert left_open == []
+    assert found["graph"]["labels"] == found["graph"]["worst_frame"] == 1
+    assert found["graph"]["frames"] == 2
+    # As with every engine: the dearer the network, the fewer frames.
+    monkeypatch.setattr("pipeline.verify._CHECK_MULTIPLY_ADDS", 1)
+    fewer = run(Store(tmp_path / "few")).facts["agreement"]
+    assert fewer["graph"]["frames"] == 1
 
 
 def test_a_second_run_is_cached_and_a_second_build_gives_the_same_bytes(
@@ -232,7 +255,7 @@ def test_a_half_quantized_layer_is_named(
 
 
 def test_strict_int8_names_what_fell_back(
-    store: Store, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rank-one scale builds and is float; the lint that would catch it first is switched off."""
     from calibration.qdq_graph import QdqGraph
@@ -256,8 +279,8 @@ def test_strict_int8_names_what_fell_back(
 
     monkeypatch.setattr("onnx.load", altered)
     with pytest.raises(CheckFailedError, match=r"1 layers .* 'head.fpn.0' in fp32"):
-        _run(store, frames, int8_build, strict_int8=True, check_frames=1)
-    relaxed = _run(store, frames, int8_build, check_frames=1)
+        _run(Store(tmp_path), frames, int8_build, strict_int8=True)
+    relaxed = _run(Store(tmp_path), frames, int8_build)
     assert relaxed.facts["float_fallback"] == ["head.fpn.0"]
 
 

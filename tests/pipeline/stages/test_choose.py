@@ -16,7 +16,7 @@ from pipeline.artifact import read_manifest
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.divergence import cut_after, run_exact
 from pipeline.errors import CheckFailedError
-from pipeline.stages.choose import decide, without_convolution
+from pipeline.stages.choose import decide, milliseconds, without_convolution
 from tests.models.helpers import TINY, tiny_segmenter
 
 
@@ -39,6 +39,17 @@ def test_the_rule_by_hand() -> None:
 def test_a_network_without_error_is_not_split() -> None:
     (only,) = decide({"a": (0.0, 0.0)}, {"a": 0.1}, 10.0)
     assert only.form == "full"
+
+
+def test_of_a_noisy_machine_something_is_left_of_the_engine() -> None:
+    whole = np.array([3e-3, 2e-3, 4e-3])
+    extra, unsplit = milliseconds({"": whole, "a": whole - 1e-3, "b": whole + 1e-3})
+    assert (extra["a"], extra["b"], unsplit) == pytest.approx((1, -1, 2))
+    extra, unsplit = milliseconds({"": whole, "a": whole - 2e-3, "b": whole - 2e-3})
+    assert unsplit > 0
+    assert [block.form for block in decide({"a": (0.02, 0.01), "b": (0, 0)}, extra, unsplit)] == [
+        "full", "full",
+    ]  # fmt: skip
 
 
 def test_without_its_convolution_a_block_is_its_fc3(

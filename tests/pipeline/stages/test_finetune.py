@@ -15,9 +15,9 @@ from calibration.streets import write_dataset
 from pipeline.artifact import open_artifact
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.errors import CheckFailedError, UsageError
+from pipeline.report.opening import graphs_to_rank
 from pipeline.report.run import Subjects
 from pipeline.report.subjects import Graphs, exact_graph_of, graphs_of, open_subject
-from scripts.accuracy_report import graphs_to_rank
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,6 @@ def test_with_labels_and_half_precision_around_it_int8_stays_int8() -> None:
     assert fallbacks(precisions, float_nodes(quantized, FLOAT_PATTERNS)) == []
 
 
-@pytest.mark.slow
 def test_a_paper_preset_runs_in_int8_and_fp16() -> None:
     """T256, for the three capabilities in one engine: 86 M parameters at 256x256."""
     _assert_int8(_quantized("T256", "full"), *CAPABILITIES)

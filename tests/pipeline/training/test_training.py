@@ -16,11 +16,12 @@ from calibration.cityscapes import Cityscapes
 from models.checkpoints import read_tensors
 from models.segmenter import Segmenter, build_segmenter
 from pipeline.errors import CheckpointError, UsageError
+from pipeline.report.metrics import class_iou
 from pipeline.training.augment import AugmentConfig, augment
 from pipeline.training.data import Mixture, make_batch, prefetch
 from pipeline.training.loop import TrainConfig, Trainer, learning_rate
 from pipeline.training.loss import class_weights, segmentation_loss, upsample_pixels
-from pipeline.training.score import class_iou, confusion_matrix
+from pipeline.training.score import confusion_matrix
 from tests.models.helpers import TINY, tiny_segmenter
 
 CONFIG = TrainConfig(steps=6, batch=2, crop=(32, 64), every=3, bf16=False, rate=1e-3)

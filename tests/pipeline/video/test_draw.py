@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from calibration.cityscapes import CLASS_NAMES, PALETTE_RGB
 from pipeline.errors import UsageError
-from pipeline.video.draw import Painter, Style, parse_classes
+from pipeline.video.draw import Painter, Style, colour_of, parse_classes
 from pipeline.video.frames import Frame, Pixels, Region, Segmentation
 from pipeline.video.metrics import StreamStats
 from pipeline.video.panels import INK, Panel, Text
@@ -175,6 +175,5 @@ def test_text_is_as_wide_as_it_says() -> None:
 
 
 def test_every_class_has_a_name_and_a_colour() -> None:
-    style = Style()
-    assert len(style.names) == len(style.palette) == len(CLASS_NAMES) == 19
-    assert style.colour(0) == (128, 64, 128)
+    assert len(CLASS_NAMES) == len(PALETTE_RGB) == 19
+    assert colour_of(7) == (0, 220, 220)  # of signs, (220, 220, 0) in RGB

@@ -36,7 +36,7 @@ Headers = dict[str, str]
 
 @contextmanager
 def serve(host: str = "127.0.0.1", token: str | None = None) -> Iterator[VideoServer]:
-    server = VideoServer(Address(host, 0), token=token, style=Style(), engine={"summary": "fake"})
+    server = VideoServer(Address(host, 0), token=token, engine={"summary": "fake"})
     try:
         yield server
     finally:
@@ -287,7 +287,7 @@ def test_scrapes_have_a_bound_of_their_own() -> None:
 
 def test_port_in_use_is_one_line() -> None:
     with serve() as server, pytest.raises(SinkError, match=f":{server.port}: Address already"):
-        VideoServer(Address("127.0.0.1", server.port), token=None, style=Style(), engine={})
+        VideoServer(Address("127.0.0.1", server.port), token=None, engine={})
 
 
 def test_closing_ends_the_viewers_streams() -> None:

@@ -8,7 +8,6 @@ import os
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.video.draw import Style
 from pipeline.video.sinks.http import Address, VideoServer
 from tests.pipeline.video.test_http import ANYWHERE, TOKEN, Headers, add_stream, ask, serve
 
@@ -59,14 +58,14 @@ def test_beyond_loopback_a_token_is_made_up_where_none_is_given() -> None:
 
 def test_short_token_is_refused() -> None:
     with pytest.raises(UsageError, match="REPMLP_EDGE_HTTP_TOKEN must have at least 16"):
-        VideoServer(Address("127.0.0.1", 0), token=TOKEN[:15], style=Style(), engine={})
+        VideoServer(Address("127.0.0.1", 0), token=TOKEN[:15], engine={})
 
 
 def test_token_that_is_no_text_is_refused() -> None:
     """Bytes of the environment that are no UTF-8 come as lone surrogates, which no URL takes."""
     token = TOKEN + os.fsdecode(b"\xff")
     with pytest.raises(UsageError, match="REPMLP_EDGE_HTTP_TOKEN is not UTF-8"):
-        VideoServer(Address("127.0.0.1", 0), token=token, style=Style(), engine={})
+        VideoServer(Address("127.0.0.1", 0), token=token, engine={})
 
 
 def test_other_names_for_loopback_are_refused() -> None:

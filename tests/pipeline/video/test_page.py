@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from calibration.cityscapes import CLASS_NAMES
 from pipeline.video.draw import Painter, Style
 from pipeline.video.metrics import StreamStats
 from pipeline.video.sinks.base import Shown
@@ -26,10 +27,7 @@ from tests.pipeline.video.test_sinks import shown
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 class Browser:
@@ -127,7 +125,7 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 @pytest.fixture(params=[None, "-".join(["a", "token", "of", "good", "length"])])
 def server(request: pytest.FixtureRequest) -> Iterator[VideoServer]:
     found = VideoServer(
-        Address("127.0.0.1", 0), token=request.param, style=Style(),
+        Address("127.0.0.1", 0), token=request.param,
         engine={"summary": "edge-s int8"},
     )  # fmt: skip
     yield found
@@ -171,7 +169,7 @@ def test_page_shows_pictures_figures_and_legend(server: VideoServer, browser: Br
         legend = browser.evaluate(
             "[...document.querySelectorAll('.legend li')].map(item => item.textContent)"
         )
-        assert set(legend) == {painter._style.names[c] for c in painter.present}
+        assert set(legend) == {CLASS_NAMES[c] for c in painter.present}
         assert "token" not in browser.evaluate("location.href"), "the token left the address bar"
         box = browser.evaluate(
             "(() => { const r = document.querySelector('img').getBoundingClientRect();"
@@ -204,7 +202,7 @@ def test_page_shows_pictures_figures_and_legend(server: VideoServer, browser: Br
 def test_many_streams_leave_a_connection_for_the_figures(browser: Browser) -> None:
     """Seven running pictures would take all six connections that a browser opens to a host."""
     count = 7
-    server = VideoServer(Address("127.0.0.1", 0), token=None, style=Style(), engine={})
+    server = VideoServer(Address("127.0.0.1", 0), token=None, engine={})
     sinks, figures = [], []
     for number in range(count):
         stats = StreamStats(f"cam{number}")

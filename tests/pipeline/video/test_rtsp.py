@@ -49,14 +49,11 @@ def _python_with_gstreamer() -> str | None:
 
 
 PYTHON = _python_with_gstreamer()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        PYTHON is None,
-        reason="GStreamer's RTSP server is not installed: gir1.2-gst-rtsp-server-1.0, python3-gi, "
-        "gstreamer1.0-plugins-good",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    PYTHON is None,
+    reason="GStreamer's RTSP server is not installed: gir1.2-gst-rtsp-server-1.0, python3-gi, "
+    "gstreamer1.0-plugins-good",
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from calibration.cityscapes import TRAIN_IDS_TO_LABEL_IDS
 from pipeline.errors import SourceError
-from pipeline.video.draw import Painter, Style
+from pipeline.video.draw import Painter, Style, colour_of
 from pipeline.video.roi import parse_roi
 from pipeline.video.runner import RunnerOptions
 from pipeline.video.sinks.labels import LabelSink
@@ -105,7 +105,7 @@ def test_drawn_colours_survive_the_file(tmp_path: Path) -> None:
     runner.add(spec, [VideoFileSink(out)], Painter(style, "x"))
     runner.run()
     ((_time, picture),) = read_clip(out)
-    np.testing.assert_allclose(picture[HEIGHT // 2, WIDTH // 2], style.colour(13), atol=6)
+    np.testing.assert_allclose(picture[HEIGHT // 2, WIDTH // 2], colour_of(13), atol=6)
 
 
 @pytest.mark.parametrize("frames", [1, 3])

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.engines.base import EngineInfo
 from pipeline.video.metrics import StreamStats
-from pipeline.video.summary import counted, describe, summarise, truncated
+from pipeline.video.summary import describe, summarise, truncated
+from pipeline.wording import counted
 
 INFO = EngineInfo("fake", "none", "int8", "fake.xml")
 
