@@ -15,6 +15,7 @@ before its outlet has room for it; a live one is, and takes the place of the one
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -52,7 +53,8 @@ class RunnerOptions:
 
     Attributes:
         max_frames: end a stream after so many; ``None`` for no end.
-        max_latency: leave out frames of live sources older than this, in seconds.
+        max_latency: leave out frames of live sources older than this, in seconds; see
+            ``Stream.wants``.
         skip: frames left out between two that are segmented.
         region: what part of a frame is segmented; ``None`` for all of it.
         patch: (height, width) of the network's patches in a tile, to draw their edges.
@@ -119,7 +121,10 @@ class Runner:
             opener=self._opener,
         )
         outlet = Outlet(sinks, painter, stats, self.controls, feed.give, self._wake, self._abort)
-        self.streams.append(Stream(feed, outlet, stats))
+        limit = self._options.max_latency
+        self.streams.append(
+            Stream(feed, outlet, stats, max_latency=math.inf if limit is None else limit)
+        )
         return stats
 
     def run(self, poll: Callable[[], None] | None = None) -> None:
@@ -260,7 +265,8 @@ class Runner:
         if job is None:
             return
         job.taken_at = perf_counter()
-        if self._too_late(stream, job, job.taken_at):
+        if not stream.wants(job, job.taken_at):
+            self._leave_out(stream, job)
             return
         if job.region is not None:
             np.copyto(job.picture, job.region.of(job.bgr))
@@ -273,14 +279,10 @@ class Runner:
             self._flights.append((stream, job))
             self._work.notify_all()
 
-    def _too_late(self, stream: Stream, job: Job, now: float) -> bool:
-        """Whether nobody wants this frame any more; it is then counted and given back."""
-        limit = self._options.max_latency
-        if limit is None or not stream.feed.live or now - job.captured_at <= limit:
-            return False
+    def _leave_out(self, stream: Stream, job: Job) -> None:
+        """Count a frame that is too old, and give it back."""
         stream.stats.count_late()
         stream.feed.give(job)
-        return True
 
     # -- labels out of the engine ------------------------------------------------------------
 
@@ -299,8 +301,10 @@ class Runner:
             else:
                 self._label(stream, job)
                 slots = job.slots  # once put, it may come round with another frame
-                if not self._too_late(stream, job, job.done_at):
-                    stream.outlet.put(job, newest=stream.feed.live)
+                if not stream.wants(job, job.done_at):
+                    self._leave_out(stream, job)
+                elif (line := stream.put(job)) is not None:
+                    self.controls.notices.append(line)
             with self._work:
                 self._flights.popleft()
                 self._used -= slots
