@@ -45,8 +45,9 @@ comes, that it is late only if the offset from before is still known."""
 _GRAIN: Final = 0.1
 """Seconds of waiting within which one offset, the least, is remembered. Bounds the memory."""
 
-_LEAP: Final = 0.5
-"""Seconds back by which a stream's clock was set, rather than two pictures exchanged."""
+SET_BACK: Final = 0.2
+"""Seconds back by which a source's clock was set, rather than pictures exchanged. Those of a stream
+or file that is only a few pictures long and begins anew go back by no more than that."""
 
 
 class Haste(IntEnum):
@@ -105,7 +106,7 @@ class Lateness:
         """
         backlog = waited < WAITED
         offset = now - timestamp
-        if timestamp < self._timestamp - _LEAP:
+        if timestamp < self._timestamp - SET_BACK:
             self._least.clear()
         elif self._least and not backlog:
             self._waited += min(now - self._seen_at, _ONE_WAIT)
