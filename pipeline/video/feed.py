@@ -326,7 +326,7 @@ class Feed:
             raise SourceError(f"'{self.spec.name}': nothing came for {limit:g} s") from error
 
     def _arrived(self, head: Head) -> tuple[float, float]:
-        """When the frame came (paced, that is when its time has), and how long it was waited for."""
+        """When the frame came (paced: when its time has), and how long it was waited for."""
         now, waited = perf_counter(), head.waited
         if self._paced:
             if head.timestamp < self._last - self._offset - SET_BACK:

@@ -25,7 +25,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, UsageError
 from pipeline.inference import Segmenter
 from pipeline.video.draw import Painter
 from pipeline.video.edges import edges_of
@@ -105,6 +105,7 @@ class Runner:
         self._turn = 0
         self._submitting = True
         self._error: BaseException | None = None
+        self._ran = False
 
     def add(self, spec: SourceSpec, sinks: Sequence[Sink], painter: Painter) -> StreamStats:
         """Add a stream before the run; its statistics fill while it runs."""
@@ -134,8 +135,12 @@ class Runner:
             poll: called about ten times a second on this thread.
 
         Raises:
+            UsageError: it has run before: its sources and sinks are used up.
             EdgeError: the first failure of any thread, after all of them have ended.
         """
+        if self._ran:
+            raise UsageError("a run cannot be repeated; make a new Session or Runner for each")
+        self._ran = True
         threads = [
             self._thread("submit", self._submit),
             self._thread("collect", self._collect),

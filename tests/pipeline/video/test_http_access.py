@@ -59,6 +59,7 @@ def test_beyond_loopback_a_token_is_made_up_where_none_is_given() -> None:
         assert server.token is not None
         assert len(server.token) >= 32
         assert server.token in server.url
+        assert server.printed_url == server.url
     with serve() as server:
         assert server.token is None
 
@@ -95,6 +96,7 @@ def test_own_address_is_accepted_as_host() -> None:
 def test_token_of_any_characters_opens_by_the_printed_address() -> None:
     token = " ".join(["a+b&c#d", "e/f=g%41?h"])
     with serve(token=token) as server:
+        assert server.printed_url == f"http://127.0.0.1:{server.port}/", "who gave it knows it"
         path = server.url.removeprefix(f"http://127.0.0.1:{server.port}")
         assert ask(server, path)[0] == 303
 

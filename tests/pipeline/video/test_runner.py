@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from calibration.cityscapes import TRAIN_IDS_TO_LABEL_IDS
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, UsageError
 from pipeline.video.draw import Painter, Style, colour_of
 from pipeline.video.roi import parse_roi
 from pipeline.video.runner import RunnerOptions
@@ -243,3 +243,12 @@ def test_realtime_goes_on_at_its_pace_where_the_clock_is_set_back() -> None:
     runner.run()
     assert perf_counter() - begin > 38 / 25 - 0.1
     assert len(sink.indices) > 25
+
+
+def test_a_run_cannot_be_repeated(tmp_path: Path) -> None:
+    """It used to wait for ever."""
+    runner = make()
+    add(runner, str(write_clip(tmp_path / "clip.mp4", 3)), Recorder())
+    runner.run()
+    with pytest.raises(UsageError, match="a run cannot be repeated"):
+        runner.run()
