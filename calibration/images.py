@@ -57,7 +57,19 @@ def read_bgr(path: Path, sha256: str | None = None) -> npt.NDArray[np.uint8]:
     header = _checked_header(data, path)
     # A rotation flag would turn the picture away from its label.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    return _decode(data, flags, (header.height, header.width, 3), path)
+    return _decode(data, flags, {(header.height, header.width, 3)}, path)
+
+
+def read_upright_bgr(path: Path) -> npt.NDArray[np.uint8]:
+    """The picture as uint8 (H, W, 3), BGR, turned and mirrored as its EXIF orientation asks for.
+
+    For pictures that are shown; one that has a label is read by ``read_bgr``. Raises as it does.
+    """
+    data = read_bytes(path)
+    header = _checked_header(data, path)
+    stored = (header.height, header.width, 3)
+    turned = (header.width, header.height, 3)
+    return _decode(data, cv2.IMREAD_COLOR, {stored, turned}, path)
 
 
 def read_grey(path: Path) -> npt.NDArray[np.uint8]:
@@ -73,7 +85,7 @@ def read_grey(path: Path) -> npt.NDArray[np.uint8]:
             f"{path}: a label must be a PNG of one channel of 8 bits holding label ids, "
             "not a palette, colour, 16-bit or JPEG picture"
         )
-    return _decode(data, cv2.IMREAD_UNCHANGED, (header.height, header.width), path)
+    return _decode(data, cv2.IMREAD_UNCHANGED, {(header.height, header.width)}, path)
 
 
 def read_header(path: Path) -> ImageHeader:
@@ -166,11 +178,13 @@ def _truncated(path: Path) -> CalibrationDataError:
     return CalibrationDataError(f"{path}: truncated; copy or unpack it again")
 
 
-def _decode(data: bytes, flags: int, shape: tuple[int, ...], path: Path) -> npt.NDArray[np.uint8]:
+def _decode(
+    data: bytes, flags: int, shapes: set[tuple[int, ...]], path: Path
+) -> npt.NDArray[np.uint8]:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise CalibrationDataError(f"{path}: cannot be decoded ({error.err})") from error
-    if image is None or image.shape != shape or image.dtype != np.uint8:
+    if image is None or image.shape not in shapes or image.dtype != np.uint8:
         raise CalibrationDataError(f"{path}: cannot be decoded; copy or unpack it again")
     return np.asarray(image, np.uint8)

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,7 +77,8 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     end_by_interrupt()
     open_stdout()
     try:
-        code = main()
+        with _warnings_as_lines():
+            code = main()
         with _stdout():
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -99,6 +101,24 @@ def run_command(main: Callable[[], int]) -> NoReturn:
         sys.stderr.flush()
         end_process(code)
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """What the library warns of at run time is for the person, who has no use for a source line."""
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category is RuntimeWarning:
+            warn(str(message))
+        else:
+            usual(message, category, *where, **more)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 @contextlib.contextmanager

@@ -85,7 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
                 "build it again on this machine before you trust its labels"
             )
         if session.server is not None:
-            say(f"showing at [bold]{escape(session.server.url)}[/]", markup=True)
+            server = session.server
+            yours = "" if server.printed_url == server.url else " with your token"
+            say(f"showing at [bold]{escape(server.printed_url)}[/]{yours}", markup=True)
         elif not (request.output or request.labels or request.window):
             warn("nothing is shown or written: give --output, --labels or --http")
         with (

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from pipeline.errors import SourceError
 from pipeline.video.frames import Job, new_job
-from pipeline.video.lateness import Hurried, Lateness
+from pipeline.video.lateness import SET_BACK, Hurried, Lateness
 from pipeline.video.metrics import StreamStats
 from pipeline.video.patience import Helper, StalledError, StoppedError
 from pipeline.video.shelf import Setup, Shelf
@@ -32,7 +32,6 @@ _SLACK = 0.5
 """Seconds a library's own timeout is given before the call is left behind."""
 
 _TICK = 0.1
-
 _TELL_EVERY = 10.0
 """Seconds between two notices of a source's loss."""
 
@@ -276,9 +275,11 @@ class Feed:
             if hurried is not None:
                 hurried.haste = lateness.haste
                 before = hurried.left_out
-            begin = perf_counter()
+            begin, damaged = perf_counter(), reader.decode_errors
             head = self._call(helper, reader.grab, reader)
             self.stats.decode_errors = self._errors_before + reader.decode_errors
+            # They have numbers too: what comes after them is labelled as the source counts.
+            self._count += reader.decode_errors - damaged
             if head is None:
                 return
             decoding = perf_counter() - begin
@@ -325,12 +326,11 @@ class Feed:
             raise SourceError(f"'{self.spec.name}': nothing came for {limit:g} s") from error
 
     def _arrived(self, head: Head) -> tuple[float, float]:
-        """When the frame came, and how long it was waited for; both in seconds.
-
-        Where a file plays by its clock, its frames come when their time has.
-        """
+        """When the frame came (paced: when its time has), and how long it was waited for."""
         now, waited = perf_counter(), head.waited
         if self._paced:
+            if head.timestamp < self._last - self._offset - SET_BACK:
+                self._clock = None  # or all would be overdue until it is where it was
             began, first = self._clock = self._clock or (now, head.timestamp)
             due = began + head.timestamp - first
             waited = 0.0

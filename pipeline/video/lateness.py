@@ -2,16 +2,22 @@
 
 A picture with timestamp t is there at wall time w = t + o + d: o, the offset of the two clocks, is
 the same for all; d >= 0 is what held this one up, in the network, in a socket's buffer, in the
-decoder. The least w - t ever seen is the best estimate of o, and the lag is what lies above it (a
-minimum filter, as NTP's clock filter of RFC 5905, section 10, on a path one way).
+decoder. The least w - t is the best estimate of o, and the lag is what lies above it (a minimum
+filter, as NTP's clock filter of RFC 5905, section 10, on a path one way).
 
 Where the reader had to wait for a picture, nothing is piled up here: leaving pictures out would not
 make the next one come sooner, so none is, however late; but its age is told as it is. Where it had
 not, there is a backlog, and the way out of it is to do less with each picture.
+
+The least is that of the last seconds in which the reader waited. A source may stop its clock for a
+pause, or run it faster than its pictures come; a way that is longer from now on looks the same, and
+what has been so for long is how the stream is. While nobody waits the least stays, however long
+that lasts: what grows then is a backlog.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from enum import IntEnum
 from typing import Final, Protocol, runtime_checkable
 
@@ -23,17 +29,25 @@ _HOPELESS: Final = 1.0
 
 _PATIENCE: Final = 1.0
 
-_SHOW_EVERY: Final = 0.5
+SHOW_EVERY: Final = 0.5
 """Seconds after which even a late picture is better than the one before it."""
 
 WAITED: Final = 0.005
 """Seconds of waiting for the source that are no mere change of threads."""
 
-_DRIFT: Final = 500e-6
-"""Seconds a second by which a camera's clock may run slower than ours. Quartz is off by 100e-6."""
+_WINDOW: Final = 10.0
+"""Seconds of waiting for pictures after which a least offset is no longer the source's."""
 
-_LEAP: Final = 0.5
-"""Seconds back by which a stream's clock was set, rather than two pictures exchanged."""
+_ONE_WAIT: Final = 0.5
+"""Seconds that waiting for one picture counts at most: what was held up for long tells, once it
+comes, that it is late only if the offset from before is still known."""
+
+_GRAIN: Final = 0.1
+"""Seconds of waiting within which one offset, the least, is remembered. Bounds the memory."""
+
+SET_BACK: Final = 0.2
+"""Seconds back by which a source's clock was set, rather than pictures exchanged. Those of a stream
+or file that is only a few pictures long and begins anew go back by no more than that."""
 
 
 class Haste(IntEnum):
@@ -74,7 +88,9 @@ class Lateness:
     def __init__(self) -> None:
         self.lag = 0.0
         self.haste = Haste.NONE
-        self._origin: float | None = None
+        self._waited = 0.0
+        self._least: deque[tuple[float, float]] = deque()
+        """(seconds waited in all, offset), both rising: the least of what lies in the window."""
         self._seen_at = 0.0
         self._timestamp = 0.0
         self._hopeless_since: float | None = None
@@ -90,19 +106,28 @@ class Lateness:
         """
         backlog = waited < WAITED
         offset = now - timestamp
-        if self._origin is None or timestamp < self._timestamp - _LEAP:
-            self._origin = offset
-        elif not backlog:
-            # Only now: with a backlog, what looks like a slow clock is its growth.
-            self._origin += _DRIFT * (now - self._seen_at)
-        self._origin = min(self._origin, offset)
+        if timestamp < self._timestamp - SET_BACK:
+            self._least.clear()
+        elif self._least and not backlog:
+            self._waited += min(now - self._seen_at, _ONE_WAIT)
         self._seen_at, self._timestamp = now, timestamp
-        self.lag = offset - self._origin
+        self.lag = offset - self._least_with(offset)
         self.haste = self._judge(now) if backlog else self._no_haste()
-        if self.haste and now - self._wanted_at < _SHOW_EVERY:
+        if self.haste and now - self._wanted_at < SHOW_EVERY:
             return False
         self._wanted_at = now
         return True
+
+    def _least_with(self, offset: float) -> float:
+        """The least offset of the window, with one more: a minimum that slides."""
+        least, waited = self._least, self._waited
+        while least and least[-1][1] >= offset:
+            least.pop()
+        if not least or waited - least[-1][0] >= _GRAIN:
+            least.append((waited, offset))
+        while least[0][0] < waited - _WINDOW:
+            least.popleft()
+        return least[0][1]
 
     def _judge(self, now: float) -> Haste:
         if self.lag <= _LATE:

@@ -15,6 +15,7 @@ before its outlet has room for it; a live one is, and takes the place of the one
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, UsageError
 from pipeline.inference import Segmenter
 from pipeline.video.draw import Painter
 from pipeline.video.edges import edges_of
@@ -52,7 +53,8 @@ class RunnerOptions:
 
     Attributes:
         max_frames: end a stream after so many; ``None`` for no end.
-        max_latency: leave out frames of live sources older than this, in seconds.
+        max_latency: leave out frames of live sources older than this, in seconds; see
+            ``Stream.wants``.
         skip: frames left out between two that are segmented.
         region: what part of a frame is segmented; ``None`` for all of it.
         patch: (height, width) of the network's patches in a tile, to draw their edges.
@@ -103,6 +105,7 @@ class Runner:
         self._turn = 0
         self._submitting = True
         self._error: BaseException | None = None
+        self._ran = False
 
     def add(self, spec: SourceSpec, sinks: Sequence[Sink], painter: Painter) -> StreamStats:
         """Add a stream before the run; its statistics fill while it runs."""
@@ -119,7 +122,10 @@ class Runner:
             opener=self._opener,
         )
         outlet = Outlet(sinks, painter, stats, self.controls, feed.give, self._wake, self._abort)
-        self.streams.append(Stream(feed, outlet, stats))
+        limit = self._options.max_latency
+        self.streams.append(
+            Stream(feed, outlet, stats, max_latency=math.inf if limit is None else limit)
+        )
         return stats
 
     def run(self, poll: Callable[[], None] | None = None) -> None:
@@ -129,8 +135,12 @@ class Runner:
             poll: called about ten times a second on this thread.
 
         Raises:
+            UsageError: it has run before: its sources and sinks are used up.
             EdgeError: the first failure of any thread, after all of them have ended.
         """
+        if self._ran:
+            raise UsageError("a run cannot be repeated; make a new Session or Runner for each")
+        self._ran = True
         threads = [
             self._thread("submit", self._submit),
             self._thread("collect", self._collect),
@@ -260,7 +270,8 @@ class Runner:
         if job is None:
             return
         job.taken_at = perf_counter()
-        if self._too_late(stream, job, job.taken_at):
+        if not stream.wants(job, job.taken_at):
+            self._leave_out(stream, job)
             return
         if job.region is not None:
             np.copyto(job.picture, job.region.of(job.bgr))
@@ -273,14 +284,10 @@ class Runner:
             self._flights.append((stream, job))
             self._work.notify_all()
 
-    def _too_late(self, stream: Stream, job: Job, now: float) -> bool:
-        """Whether nobody wants this frame any more; it is then counted and given back."""
-        limit = self._options.max_latency
-        if limit is None or not stream.feed.live or now - job.captured_at <= limit:
-            return False
+    def _leave_out(self, stream: Stream, job: Job) -> None:
+        """Count a frame that is too old, and give it back."""
         stream.stats.count_late()
         stream.feed.give(job)
-        return True
 
     # -- labels out of the engine ------------------------------------------------------------
 
@@ -299,8 +306,10 @@ class Runner:
             else:
                 self._label(stream, job)
                 slots = job.slots  # once put, it may come round with another frame
-                if not self._too_late(stream, job, job.done_at):
-                    stream.outlet.put(job, newest=stream.feed.live)
+                if not stream.wants(job, job.done_at):
+                    self._leave_out(stream, job)
+                elif (line := stream.put(job)) is not None:
+                    self.controls.notices.append(line)
             with self._work:
                 self._flights.popleft()
                 self._used -= slots

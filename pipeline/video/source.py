@@ -187,6 +187,11 @@ def open_reader(spec: SourceSpec, options: SourceOptions) -> Reader:
         from pipeline.video.readers.streets import StreetsReader
 
         return StreetsReader(spec, options)
+    if spec.kind == "file":
+        from pipeline.video.readers.images import ImagesReader, is_jpeg
+
+        if is_jpeg(Path(spec.target)):
+            return ImagesReader(spec)
     from pipeline.video.readers.ffmpeg import FFmpegReader
 
     return FFmpegReader(spec, options)

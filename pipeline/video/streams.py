@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 
 from pipeline.video.feed import Feed
+from pipeline.video.frames import Job
+from pipeline.video.lateness import SHOW_EVERY
 from pipeline.video.metrics import StreamStats
 from pipeline.video.output import Outlet
 
@@ -34,6 +37,37 @@ class Stream:
     flying: int = 0
     """Frames in the engine."""
     ended: bool = False
+    max_latency: float = math.inf
+    """Seconds a live frame may be old."""
+    put_at: float = -math.inf
+    """When a labelled frame last went to the outlet."""
+    put_late: bool = False
+    """Whether that one was older than it may be."""
+    told_late: bool = False
+
+    def wants(self, job: Job, now: float) -> bool:
+        """Whether a frame is to go on: a live one that is too old is not.
+
+        Where all are too old, as on a way that takes longer than they may, one every
+        ``SHOW_EVERY`` seconds is: a black screen would tell less.
+        """
+        return not self._late(job, now) or now - self.put_at >= SHOW_EVERY
+
+    def put(self, job: Job) -> str | None:
+        """Hand a labelled frame to the outlet; a line for a person, once, where all are late."""
+        self.put_at, before = job.done_at, self.put_late
+        self.put_late = self._late(job, job.done_at)
+        self.outlet.put(job, newest=self.feed.live)
+        if self.told_late or not (before and self.put_late):
+            return None
+        self.told_late = True
+        return (
+            f"'{self.stats.source}': every frame is older than --max-latency allows; one every "
+            f"{SHOW_EVERY:g} s is shown all the same"
+        )
+
+    def _late(self, job: Job, now: float) -> bool:
+        return self.feed.live and now - job.captured_at > self.max_latency
 
     def has_room(self, lanes: int, now: float) -> bool:
         """Whether one more frame may be segmented, as far as the sinks are concerned.

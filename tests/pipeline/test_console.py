@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
@@ -161,3 +162,17 @@ def test_out_of_memory_is_called_that(said: str, capsys: pytest.CaptureFixture[s
         run_command(fail)
     assert ended.value.code == 2
     assert "there is not enough memory" in capsys.readouterr().err
+
+
+def test_runtime_warning_is_a_line_without_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("the cache is a file", RuntimeWarning, stacklevel=1)
+        return EXIT_OK
+
+    usual = warnings.showwarning
+    with pytest.raises(SystemExit):
+        run_command(main)
+    assert capsys.readouterr().err.strip() == "warning: the cache is a file"
+    assert warnings.showwarning is usual

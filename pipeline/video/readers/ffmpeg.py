@@ -20,8 +20,8 @@ from pipeline.engines.cpu import cpu_count
 from pipeline.errors import SourceError
 from pipeline.video.frames import Pixels
 from pipeline.video.lateness import Haste
+from pipeline.video.readers.completeness import Completeness
 from pipeline.video.readers.omission import Omission
-from pipeline.video.readers.regularity import HOLE, Regularity
 from pipeline.video.readers.upright import shown_size, write_upright
 from pipeline.video.source import MAX_PIXELS, Head, SourceOptions, SourceSpec
 
@@ -101,7 +101,7 @@ class FFmpegReader:
         self._errors_in_a_row = 0
         self._first: float | None = None
         self._last = 0.0
-        self._regular = Regularity(self.rate)
+        self._completeness = Completeness(self._container, self._stream, self.rate)
         self.haste = Haste.NONE
         self._waited = 0.0
         self._omission = Omission(self._stream.codec_context)
@@ -201,6 +201,7 @@ class FFmpegReader:
         waited = perf_counter() - begin
         self._waited = max(self._waited, waited)
         self._discarded += packet.is_discard
+        self._completeness.see_packet(packet)
         if self._omission.leaves_out(packet, self.haste, waited):
             return
         try:
@@ -216,7 +217,7 @@ class FFmpegReader:
         self._current = frame
         self._errors_in_a_row = 0
         self._last = time = self._time_of(frame)
-        self._regular.see(time)
+        self._completeness.see_picture(frame, time)
         self._pictures += 1
         return Head(*shown_size(frame), time, self._waited)
 
@@ -239,25 +240,14 @@ class FFmpegReader:
             )
 
     def _judge_length(self) -> None:
-        """Compare what came with what the header states, in time and in number.
-
-        Packets can vanish between demuxer and decoder without an error. They are counted where
-        something else shows that the file is damaged (some formats leave frames out on purpose).
-        Matroska states no number of frames, and its demuxer drops a whole cluster for one bad byte:
-        there the clock tells, if it is a steady one.
-        """
-        length = self._container.duration  # in microseconds
-        if self.live or not self._pictures or not length or self._judged:
+        """Compare what came with what the header states, in time and in number."""
+        if self.live or not self._pictures or self._judged:
             return
         self._judged = True
-        slack = max(0.5, 3 / self.rate if self.rate else 0.5)
-        self.truncated = self._last < length / 1e6 - slack
-        stated = self._stream.frames
-        expected = stated or self._regular.expected() or 0
-        missing = expected - self._pictures - self.decode_errors - self._discarded - self.left_out
-        hole = not stated and self._regular.longest >= HOLE
-        if missing > 0 and (self.truncated or self.decode_errors or hole):
-            self.decode_errors += missing
+        self.truncated = self._completeness.truncated()
+        accounted = self._pictures + self.decode_errors + self._discarded + self.left_out
+        damaged = self.truncated or self.decode_errors > 0
+        self.decode_errors += self._completeness.missing(accounted, damaged=damaged)
 
 
 def _open(av: Any, spec: SourceSpec, options: SourceOptions) -> InputContainer:

@@ -112,6 +112,7 @@ class VideoServer:
     """
 
     def __init__(self, address: Address, *, token: str | None, engine: dict[str, Any]) -> None:
+        self._made_up = token is None
         if token is not None:
             check_token(token)
         elif not address.loopback:
@@ -143,6 +144,11 @@ class VideoServer:
             target=self._server.serve_forever, args=(0.1,), name="http", daemon=True
         )
         self._thread.start()
+
+    @property
+    def printed_url(self) -> str:
+        """``url`` for terminals and logs: with the token only where it was made up."""
+        return self.url if self._made_up else self.url.partition("?")[0]
 
     @property
     def url(self) -> str:

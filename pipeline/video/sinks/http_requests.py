@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import io
 import json
 import select
 import socket
@@ -11,6 +12,7 @@ from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from time import perf_counter
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,6 +21,11 @@ from pipeline.video.sinks.prometheus import CONTENT_TYPE
 
 _SILENCE = 10.0
 """Seconds a peer may take to send its request or to take a picture."""
+
+MAX_OPEN = 64
+"""Connections at once, asked over or not: more are closed unheard. There is room for all that are
+answered and for some that are told that there are too many; but nobody who only connects can use
+up the process's files and threads."""
 
 _REPEAT = 2.0
 """Seconds without a new picture after which a viewer is sent the last one again."""
@@ -79,8 +86,63 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
     site: Site
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._room = threading.BoundedSemaphore(MAX_OPEN)
+        super().__init__(*arguments, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection on a thread of its own, or close it where there are too many."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started; the base class closes the connection
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection to its end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A viewer that leaves in the middle of a picture is no event."""
+
+
+class _Arrivals(io.RawIOBase):
+    """What a peer sends, by a deadline for all of it: a socket's timeout begins anew at each byte.
+
+    Args:
+        connection: read from; its timeout is ``allowed`` again whenever nothing is being read.
+        allowed: seconds from ``begin`` until reading ends in ``TimeoutError``.
+    """
+
+    def __init__(self, connection: socket.socket, allowed: float) -> None:
+        self._connection = connection
+        self._allowed = allowed
+        self._until = 0.0
+
+    def begin(self) -> None:
+        """The deadline's time runs from now."""
+        self._until = perf_counter() + self._allowed
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """What has come, at least a byte; 0 at the end."""
+        left = self._until - perf_counter()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(self._allowed)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -95,7 +157,15 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Have the connection known, so that it can be ended."""
         super().setup()
+        self.rfile.close()
+        self._arrivals = _Arrivals(self.connection, self.timeout)
+        self.rfile = io.BufferedReader(self._arrivals)
         self.server.site.connections.add(self.connection)
+
+    def handle_one_request(self) -> None:
+        """Read a request and answer it; one whose head is not there in time ends the connection."""
+        self._arrivals.begin()
+        super().handle_one_request()
 
     def finish(self) -> None:
         """Forget it."""

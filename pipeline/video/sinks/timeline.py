@@ -6,6 +6,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Final
 
+from pipeline.video.lateness import SET_BACK
+
 CLOCK: Final = Fraction(1, 90_000)
 """The tick of the written timestamps, in seconds: MPEG's own, exact for every usual frame rate."""
 
@@ -15,8 +17,12 @@ LONGEST_GAP: Final = 30 * _DAY
 """Ticks from a frame to the next at most. No camera is away for longer and then goes on; what leaps
 so far is a clock that was set, or a damaged file's, whose times may be beyond any format's."""
 
-_LEAP: Final = CLOCK.denominator
-"""A clock that is set back by more ticks than this is not waited for."""
+_SET_BACK: Final = round(SET_BACK / CLOCK)
+"""A clock that is set back by more ticks than this, and by more than two frames, is not waited
+for."""
+
+_LONGEST_STEP: Final = CLOCK.denominator
+"""Ticks between two frames beyond which there is a gap and no pace."""
 
 _USUAL_STEP: Final = CLOCK.denominator // 25
 
@@ -47,11 +53,11 @@ class Timeline:
         if gap > LONGEST_GAP:
             self._cut(gap)
             at = self.last + LONGEST_GAP
-        elif gap < -_LEAP:
+        elif gap < -max(_SET_BACK, 2 * self._step):
             # Else what comes until the clock is there again would play within a moment.
             self._shift += self._step - gap
             at = self.last + self._step
-        elif 0 < gap <= _LEAP:
+        elif 0 < gap <= _LONGEST_STEP:
             self._step = gap
         # Two frames may not share a time; a source's clock may stand still or step back.
         self.last = max(self.last + 1, at)

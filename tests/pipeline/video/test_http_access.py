@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
+import socket
+import threading
+from time import perf_counter
 
 import pytest
 
 from pipeline.errors import UsageError
+from pipeline.video.sinks import http_requests
 from pipeline.video.sinks.http import Address, VideoServer
+from pipeline.video.sinks.http_requests import Handler
+from tests.pipeline.video.fakes import wait_until
 from tests.pipeline.video.test_http import ANYWHERE, TOKEN, Headers, add_stream, ask, serve
 
 
@@ -52,6 +59,7 @@ def test_beyond_loopback_a_token_is_made_up_where_none_is_given() -> None:
         assert server.token is not None
         assert len(server.token) >= 32
         assert server.token in server.url
+        assert server.printed_url == server.url
     with serve() as server:
         assert server.token is None
 
@@ -88,5 +96,80 @@ def test_own_address_is_accepted_as_host() -> None:
 def test_token_of_any_characters_opens_by_the_printed_address() -> None:
     token = " ".join(["a+b&c#d", "e/f=g%41?h"])
     with serve(token=token) as server:
+        assert server.printed_url == f"http://127.0.0.1:{server.port}/", "who gave it knows it"
         path = server.url.removeprefix(f"http://127.0.0.1:{server.port}")
         assert ask(server, path)[0] == 303
+
+
+def closed(connection: socket.socket, seconds: float) -> bool:
+    """Whether the server has closed its end, without a word."""
+    connection.settimeout(seconds)
+    with contextlib.suppress(ConnectionResetError):
+        return connection.recv(1) == b""
+    return True
+
+
+def test_peers_that_only_connect_take_neither_threads_nor_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_requests, "MAX_OPEN", 4)
+    with serve(ANYWHERE, TOKEN) as server:
+        address = ("127.0.0.1", server.port)
+        first = [socket.create_connection(address, 5) for _ in range(4)]
+        assert wait_until(lambda: len(server.connections) == 4)
+        before = threading.active_count()
+        rest = [socket.create_connection(address, 5) for _ in range(20)]
+        assert all(closed(connection, 5) for connection in rest)
+        assert threading.active_count() <= before
+        assert len(server.connections) == 4
+        for connection in (*first, *rest):
+            connection.close()
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+
+        def answered() -> bool:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return ask(server, "/status.json", bearer)[0] == 200
+            return False
+
+        assert wait_until(answered), "their places are free again"
+
+
+def test_room_is_free_again_where_no_thread_could_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_requests, "MAX_OPEN", 1)
+    with serve() as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", lambda _self: 1 / 0)
+            with socket.create_connection(("127.0.0.1", server.port), 5) as connection:
+                assert closed(connection, 5)
+        assert ask(server, "/status.json")[0] == 200
+
+
+def test_request_that_comes_byte_by_byte_has_one_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Handler, "timeout", 1.0)
+    with serve() as server, socket.create_connection(("127.0.0.1", server.port), 5) as peer:
+        begin = perf_counter()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(40):
+                peer.send(b"G")
+                with contextlib.suppress(TimeoutError):
+                    if closed(peer, 0.25):
+                        break
+        assert 0.9 < perf_counter() - begin < 5
+        assert wait_until(lambda: not server.connections)
+
+
+def test_connection_that_asks_again_has_the_time_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "timeout", 1.0)
+    with serve() as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        begin = perf_counter()
+        while perf_counter() - begin < 2:
+            connection.request("GET", "/status.json")
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (200, True)
+            threading.Event().wait(0.3)
+        connection.close()

@@ -4,6 +4,7 @@ whose labels are known; the files, threads and timings are real."""
 from __future__ import annotations
 
 from pathlib import Path
+from time import perf_counter
 
 import av
 import cv2
@@ -11,13 +12,13 @@ import numpy as np
 import pytest
 
 from calibration.cityscapes import TRAIN_IDS_TO_LABEL_IDS
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, UsageError
 from pipeline.video.draw import Painter, Style, colour_of
 from pipeline.video.roi import parse_roi
 from pipeline.video.runner import RunnerOptions
 from pipeline.video.sinks.labels import LabelSink
 from pipeline.video.sinks.videofile import VideoFileSink
-from pipeline.video.source import SourceOptions, parse_source
+from pipeline.video.source import Head, SourceOptions, parse_source
 from tests.pipeline.video.clips import (
     HEIGHT,
     WIDTH,
@@ -25,11 +26,8 @@ from tests.pipeline.video.clips import (
     read_clip,
     write_clip,
 )
-from tests.pipeline.video.fakes import CLASSES, ColourEngine, Recorder
-from tests.pipeline.video.harness import (
-    add,
-    make,
-)
+from tests.pipeline.video.fakes import CLASSES, CameraFake, ColourEngine, Recorder
+from tests.pipeline.video.harness import LIVE, add, make, script
 
 pytestmark = pytest.mark.usefixtures("no_thread_outlives_its_test")
 
@@ -211,3 +209,46 @@ def test_no_frame_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no frame that decodes"):
         runner.run()
     assert not out.exists()
+
+
+def test_numbers_go_on_after_pictures_that_do_not_decode(tmp_path: Path) -> None:
+    """Labels are named by them: those of a picture after a damaged one were the next one's."""
+    for number in range(6):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), numbered(number))
+    for number in (2, 3):
+        whole = (tmp_path / f"{number}.png").read_bytes()
+        (tmp_path / f"{number}.png").write_bytes(whole[: len(whole) // 2])
+    sink = Recorder()
+    runner = make()
+    add(runner, str(tmp_path), sink)
+    runner.run()
+    assert sink.indices == sink.numbers == [0, 1, 4, 5]
+    assert runner.streams[0].stats.decode_errors == 2
+
+
+def test_realtime_goes_on_at_its_pace_where_the_clock_is_set_back() -> None:
+    """Two files joined: the second one is overdue by the first one's length."""
+
+    class Joined(CameraFake):
+        live = False
+
+        def grab(self) -> Head | None:
+            self._number += 1
+            return Head(HEIGHT, WIDTH, self._number % 20 / 25) if self._number < 40 else None
+
+    sink = Recorder()
+    runner = make(opener=script(Joined()), source_options=SourceOptions(realtime=True))
+    add(runner, LIVE, sink)
+    begin = perf_counter()
+    runner.run()
+    assert perf_counter() - begin > 38 / 25 - 0.1
+    assert len(sink.indices) > 25
+
+
+def test_a_run_cannot_be_repeated(tmp_path: Path) -> None:
+    """It used to wait for ever."""
+    runner = make()
+    add(runner, str(write_clip(tmp_path / "clip.mp4", 3)), Recorder())
+    runner.run()
+    with pytest.raises(UsageError, match="a run cannot be repeated"):
+        runner.run()

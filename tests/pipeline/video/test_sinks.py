@@ -149,6 +149,15 @@ def test_clock_that_is_set_back_goes_on_at_its_pace(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.diff([time for time, _ in found]), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("length", [8, 20])
+def test_clock_that_begins_anew_after_less_than_a_second_is_not_squashed(
+    tmp_path: Path, length: int
+) -> None:
+    times = [number % length / 25 for number in range(3 * length)]
+    found, _told = written(tmp_path / "out.mp4", times)
+    np.testing.assert_allclose(np.diff([time for time, _ in found]), 0.04, rtol=0, atol=1e-4)
+
+
 def test_buffer_is_not_overwritten_while_the_encoder_needs_it(tmp_path: Path) -> None:
     """The sink hands one and the same buffer to the encoder again and again."""
     out = tmp_path / "out.mp4"
