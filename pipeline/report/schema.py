@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.report.bootstrap import Interval
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 
 
 class _Part(BaseModel):
@@ -244,7 +244,7 @@ class FloatLayers(_Part):
 class Report(_Part):
     """The whole report."""
 
-    schema_version: Literal["1.2"] = SCHEMA_VERSION
+    schema_version: Literal["1.3"] = SCHEMA_VERSION
     created_at: str = Field(description="UTC, ISO 8601")
     passed: bool
     summary: str
@@ -266,6 +266,11 @@ class Report(_Part):
     absent_classes: list[AbsentClass]
     frames: int
     frame_names: list[str]
+    calibrated_frames: int | None = Field(
+        default=None,
+        description="scored frames that also calibrated the candidate, whose loss is flattered "
+        "where there are any; null: it was not calibrated, or does not tell by what",
+    )
     left_out: list[str] = Field(description="frames that could not be scored, and why")
     scored_pixels: int
     attribution: Attribution | None

@@ -49,6 +49,7 @@ class ReportOptions:
         reference: how the report calls the reference.
         candidate: how it calls the candidate.
         patch: (height, width) of the network's patches, ``None`` if not known.
+        calibrated_frames: how many of the frames calibrated the candidate, if that is known.
         left_out: one line for each frame that was not scored.
         sensitivity: rows of that chart, if it was measured.
         sensitivity_frames: on how many frames.
@@ -63,6 +64,7 @@ class ReportOptions:
     reference: str = "reference"
     candidate: str = "candidate"
     patch: tuple[int, int] | None = None
+    calibrated_frames: int | None = None
     left_out: tuple[str, ...] = ()
     sensitivity: tuple[schema.SensitivityRow, ...] | None = None
     sensitivity_frames: int | None = None
@@ -117,6 +119,7 @@ def summarise(records: RecordArray, names: Sequence[str], options: ReportOptions
         absent_classes=_absent(before, after),
         frames=len(records),
         frame_names=list(names),
+        calibrated_frames=options.calibrated_frames,
         left_out=list(options.left_out),
         scored_pixels=int(before.sum()),
         attribution=attribute(

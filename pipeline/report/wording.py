@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.report.schema import Attribution, FloatLayers, PatchEdges, Range, Report
 from pipeline.report.verdict import signed
-from pipeline.wording import counted
+from pipeline.wording import counted, flattered
 
 
 def lead(report: Report) -> str:
@@ -43,6 +43,14 @@ def sureness(report: Report) -> str:
         "The interval of the mIoU drop crosses the limit: another sample of frames could "
         f"{other}. More frames would tell."
     )
+
+
+def calibrated(report: Report) -> str:
+    """That frames which calibrated the candidate score it; empty where that is not so, or not
+    known."""
+    if not report.calibrated_frames:
+        return ""
+    return flattered(report.calibrated_frames, report.frames, report.candidate.name)
 
 
 def edges(section: PatchEdges) -> str:

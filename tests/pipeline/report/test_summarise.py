@@ -244,7 +244,7 @@ def test_json_comes_back_and_holds_the_promised_fields(report: Report) -> None:
     text = report.model_dump_json()
     assert Report.model_validate_json(text) == report
     plain = json.loads(text, parse_constant=lambda name: pytest.fail(f"JSON has no {name}"))
-    assert plain["schema_version"] == "1.2"
+    assert plain["schema_version"] == "1.3"
     for field in ("drop", "worst_class", "classes", "frames", "passed", "patch_edges"):
         assert field in plain
     assert 0 <= plain["reference"]["miou"] <= 100
