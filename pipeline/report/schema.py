@@ -2,7 +2,7 @@
 
 All scores, shares and differences of scores are in points, 0 to 100. A *drop* or *excess* is
 positive where things are worse, and every ``null`` says that the figure does not exist for these
-frames (one frame has no interval). Within a major version fields are added, never changed.
+frames (few frames have no interval). Within a major version fields are added, never changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Part(BaseModel):
 
 
 class Range(_Part):
-    """A 95 % bootstrap interval over frames."""
+    """A 95 % bootstrap interval over frames; there is none of fewer than six frames that tell."""
 
     low: float
     high: float
@@ -160,6 +160,7 @@ class PatchEdges(_Part):
     compared: float = Field(
         description="share of pixels near an edge that have their like beside it"
     )
+    compared_frames: int = Field(description="frames in which any pixel was compared")
     change: float = Field(description="candidate's excess - reference's excess")
     change_interval: Range | None
     by_distance: list[DistanceRow]
@@ -200,6 +201,7 @@ class Attribution(_Part):
     """Whose the drop is: quantization's (exact graph against reference) or the engine's."""
 
     frames: int
+    scored_frames: int = Field(description="those of them with a scored pixel")
     reference_miou: float
     exact_miou: float
     candidate_miou: float
@@ -265,6 +267,7 @@ class Report(_Part):
     classes: list[ClassRow]
     absent_classes: list[AbsentClass]
     frames: int
+    scored_frames: int = Field(description="those of them with a scored pixel")
     frame_names: list[str]
     calibrated_frames: int | None = Field(
         default=None,
