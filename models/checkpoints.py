@@ -178,9 +178,18 @@ def is_shipped(path: Path) -> bool:
 def load_into(model: Segmenter, path: Path) -> LoadReport:
     """Copy what the file holds into ``model``, which must be of the file's form.
 
-    Raises ``ModelError`` naming the first key whose shape does not fit, or when nothing fits.
+    Raises ``ModelError`` when the forms differ, naming the first key whose shape does not fit, or
+    when nothing fits.
     """
     tensors, _metadata = read_tensors(path)
+    _naming, renamed, _skipped = rename_keys(tensors)
+    given, wanted = form_of(renamed), form_of(model.state_dict())
+    # Most keys are in both forms, so the wrong one would load, and be another function.
+    if given != wanted and any(key.endswith(".fc3.weight") for key in renamed):
+        raise ModelError(
+            f"checkpoint '{path}' is in {given} form, the network in {wanted} form: give the "
+            f"checkpoint of these weights in {wanted} form"
+        )
     return _copy(model, tensors, path)
 
 

@@ -39,7 +39,7 @@ from pipeline.build_options import (
 from pipeline.build_result import BuildResult, BuiltEngine
 from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import SinkError
-from pipeline.gate import SPLIT, Outcome, hold
+from pipeline.gate import SPLIT, Outcome, check_unseen, hold
 from pipeline.lineage import STORE, TENSORRT_GRAPH
 from pipeline.publish import made_otherwise, output_folder, publish, withdraw
 from pipeline.report.frames import CheckedFrames, check_frames
@@ -130,6 +130,7 @@ class _Build:
                 dataset, options.frames, options.split, allow_val=options.force_split
             )
         scoring = check_frames(dataset.root, SPLIT) if options.gate is not None else None
+        check_unseen(calibrating, scoring, forced=options.force_split)
         if options.search:  # not after minutes of building
             check_frames(dataset.root, options.split, limit=SEARCH_FRAMES)
 

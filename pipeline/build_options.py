@@ -98,7 +98,7 @@ class BuildOptions:
         dataset: Cityscapes tree; ``None`` is rendered streets.
         frames: how many of them calibrate.
         split: they come from; val and test only with ``force_split``.
-        force_split: calibrate on frames that judge.
+        force_split: calibrate on frames that judge; the gate then warns of what it would refuse.
         output: folder of the engine, and of the store of all stages' results.
         injection: form of locality injection, one of ``INJECTIONS``.
         min_agreement: share of labels, 0 to 1, that an engine must share with its exact graph.

@@ -47,7 +47,8 @@ def build_parser(description: str) -> Parser:
         "(default: --shape)")  # fmt: skip
     add("--split", choices=SPLITS,
         help="they come from: val and test only with --force-split (default: train)")  # fmt: skip
-    add("--force-split", action="store_true", help="calibrate on val or test; recorded")
+    add("--force-split", action="store_true",
+        help="calibrate on val or test, or on frames that the gate scores; recorded")  # fmt: skip
     add("--output", type=Path, default=Path("engines"), metavar="DIR")
     add("--injection", choices=(*INJECTION_FORMS, "auto"), default=DEFAULT_INJECTION,
         help="form of locality injection; needed: split the blocks whose long-range weights one "

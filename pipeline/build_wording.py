@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pipeline.build_result import BuildResult, BuiltEngine
 from pipeline.engines.cpu import overflow_warning
-from pipeline.wording import counted
+from pipeline.wording import counted, flattered
 
 ALARMING: Final = 0.95
 """Share of labels as fp32 below which INT8 is worth a warning: ours keep 98 to 99.5 %."""
@@ -78,6 +78,9 @@ def _engine(built: BuiltEngine, *, random_weights: bool) -> Iterator[Line]:
         yield Line("good" if verdict.passed else "bad", told)
         for reason in verdict.reasons:
             yield Line("say", f"  {reason}")
+        if built.gate.calibrated:
+            text = flattered(built.gate.calibrated, built.gate.frames, "it")
+            yield Line("warn", f"{built.backend}: {text}")
     if built.tuning is not None:
         yield from _tuning(built.backend, built.tuning)
     if built.other is not None:

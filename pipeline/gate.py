@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from calibration.frames import FrameList
 from pipeline.artifact import hash_of
 from pipeline.build_options import GateLimits
+from pipeline.errors import DatasetError
 from pipeline.report.evaluate import evaluate
 from pipeline.report.frames import CheckedFrames
 from pipeline.report.records import LAYOUT_VERSION, StateFile
 from pipeline.report.subjects import Subject, machine
 from pipeline.report.verdict import Verdict, gate, headline
+from pipeline.wording import counted
 
 SPLIT = "val"
 
@@ -27,11 +30,13 @@ class Outcome:
     """What the gate said of one engine.
 
     ``scored`` says what was executed: ``engine``, or ``exact graph`` where that cannot run here.
+    ``calibrated`` counts the frames that calibrated it as well: the verdict flatters.
     """
 
     verdict: Verdict
     frames: int
     scored: str
+    calibrated: int = 0
 
     @property
     def headline(self) -> str:
@@ -43,12 +48,41 @@ class Outcome:
         found = self.verdict
         return {
             "passed": found.passed, "split": SPLIT, "frames": self.frames, "scored": self.scored,
+            "calibrated": self.calibrated,
             "reference": {"precision": "fp32", "miou": found.reference},
             "candidate": {"miou": found.candidate},
             "drop": found.drop, "max_drop": found.max_drop,
             "worst_class": {"name": found.worst.name, "drop": found.worst.drop},
             "max_class_drop": found.max_class_drop, "reasons": list(found.reasons),
         }  # fmt: skip
+
+
+def check_unseen(
+    calibrating: FrameList | None, scoring: CheckedFrames | None, *, forced: bool
+) -> None:
+    """Refuse to judge by frames that calibrate, before anything is built.
+
+    They are told by their files' contents, so that a link or a copy deceives nobody.
+
+    Args:
+        calibrating: what calibrates, if anything does.
+        scoring: what the gate scores, if there is one.
+        forced: let it pass; ``Outcome.calibrated`` says it then.
+
+    Raises:
+        DatasetError: some frames do both; counted, the first named.
+    """
+    if calibrating is None or scoring is None or forced:
+        return
+    both = scoring.among({frame.sha256 for frame in calibrating.frames})
+    if both:
+        raise DatasetError(
+            f"{len(both)} of {counted(len(scoring.names), 'frame')} of '{SPLIT}', which the gate "
+            f"scores, calibrate as well, the first is {both[0]}: they cannot tell what INT8 loses "
+            "on others",
+            hint="keep the splits apart (is one a link to the other?), or give --force-split to "
+            "be warned instead",
+        )
 
 
 def hold(
@@ -87,4 +121,6 @@ def hold(
             records["reference"], records["candidate"], limits.max_drop, limits.max_class_drop
         )
     exact = candidate.engine.info.backend == "onnxruntime"
-    return Outcome(verdict, count, "exact graph" if exact else "engine")
+    return Outcome(
+        verdict, count, "exact graph" if exact else "engine", candidate.calibrated_on(frames) or 0
+    )

@@ -22,6 +22,16 @@ def is_quantized(manifest: Manifest) -> bool:
     return "quantize" in manifest.provenance
 
 
+def calibrated_on(manifest: Manifest) -> frozenset[str] | None:
+    """SHA-256 of the file of every picture that calibrated it; ``None`` where none did, or where
+    the manifest does not tell."""
+    try:
+        frames = manifest.provenance["quantize"]["calibration"]["frames"]
+        return frozenset(str(frame["sha256"]) for frame in frames)
+    except (KeyError, TypeError):
+        return None
+
+
 def quantized_of(engine: Path, manifest: Manifest) -> Artifact | None:
     """The artifact with the Q/DQ graphs that the engine was built from, where it is whole.
 

@@ -144,6 +144,8 @@ def tell(report: Report) -> None:
     word = "PASSED" if report.passed else "REGRESSION"
     say(f"[bold {colour}]{word}[/] {escape(wording.lead(report))}", markup=True)
     say(f"  {wording.worst(report)} {wording.sureness(report)}")
+    if wording.calibrated(report):
+        warn(wording.calibrated(report))
     if report.attribution:
         say(f"  {wording.attribution(report.attribution)}")
     if report.float_layers:

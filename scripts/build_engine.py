@@ -15,7 +15,8 @@ With --json, one object on stdout:
                      not executed), int8_agreement (with fp32; the exact graph's where the engine
                      was not executed), checked_frames
   gate               null without --max-drop; else passed, frames, scored ("engine", or "exact
-                     graph" where the engine cannot run), reference.miou, candidate.miou, drop,
+                     graph" where the engine cannot run), calibrated (frames that calibrated too;
+                     more than 0 only by --force-split), reference.miou, candidate.miou, drop,
                      worst_class, reasons; IoU in points
   tuning             null without --tune; else machine (cpu, cpus), load (before, after, others,
                      loaded: why to doubt the figures, or null), rounds, tiles (in one inference)

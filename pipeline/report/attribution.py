@@ -5,7 +5,8 @@ The exact graph, executed as ONNX defines it, stands between the two. On the sam
     mIoU(reference) - mIoU(candidate) = [mIoU(reference) - mIoU(exact)]   quantization's part
                                       + [mIoU(exact) - mIoU(candidate)]   the engine's part
 
-A part is named as a cause when its whole interval lies above 0.
+A part is named as a cause when its whole interval lies above 0. Where too few frames have a scored
+pixel for an interval (``bootstrap.LEAST_FRAMES``), the cause is unknown.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from calibration.cityscapes import CLASS_NAMES
 from pipeline.report import schema
-from pipeline.report.bootstrap import RESAMPLES, Interval, Values, interval, resample
+from pipeline.report.bootstrap import LEAST_FRAMES, RESAMPLES, Interval, Values, interval, resample
 from pipeline.report.metrics import class_iou, mean_over_classes
 from pipeline.report.records import RecordArray
 
@@ -49,12 +50,14 @@ def attribute(
     mious = [float(mean_over_classes(iou)) for iou in ious]
     quantization: Interval | None = None
     engine: Interval | None = None
-    if len(tables[0]) > 1:
+    scored = int(tables[0].any((1, 2)).sum())
+    if scored >= LEAST_FRAMES:
         values = resample(tables, _parts, resamples=resamples, seed=seed)
         quantization, engine = interval(values[:, 0]), interval(values[:, 1])
     apart = records["differ"][chosen, 2].sum() / records["pixels"][chosen].sum()
     return schema.Attribution(
         frames=len(tables[0]),
+        scored_frames=scored,
         reference_miou=mious[0],
         exact_miou=mious[1],
         candidate_miou=mious[2],

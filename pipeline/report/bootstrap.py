@@ -15,13 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 RESAMPLES = 2000
 LEVEL = 0.95
+LEAST_FRAMES: Final = 6
+"""Fewest frames that give an interval. No percentile of resamples lies beyond what the frames
+themselves span, and n of them all fall on one side of the true median with probability 2^(1-n): of
+five frames a percentile interval covers 93.8 % at best, of six 96.9 %."""
 _CHUNK_CELLS = 1 << 21
 """Float64 cells of one chunk of totals: 16 MiB, whatever the number of frames."""
 

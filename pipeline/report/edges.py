@@ -14,7 +14,8 @@ lines that are no edges measures that (see docs/report.md).
 
 The interval comes from resampling frames, and the verdict from a margin (as in trials of
 non-inferiority): *as good* when the whole interval lies at or below ``MARGIN`` points, *worse*
-when it lies above, *undecided* when the margin is inside it or there is no interval.
+when it lies above, *undecided* when the margin is inside it or there is no interval: too few frames
+(``bootstrap.LEAST_FRAMES``) in which a pixel was compared.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.report import schema
-from pipeline.report.bootstrap import RESAMPLES, Interval, Values, interval, resample
+from pipeline.report.bootstrap import LEAST_FRAMES, RESAMPLES, Interval, Values, interval, resample
 from pipeline.report.where import by_distance
 from pipeline.report.zones import (
     BESIDE,
@@ -70,7 +71,8 @@ def patch_edges(
         return None
     observed = _excess(total)
     drawn: list[Interval | None] = [None] * 4
-    if len(surplus) > 1:
+    compared = int((surplus[:, 0] > 0).sum())
+    if compared >= LEAST_FRAMES:
         values = resample([surplus], _excess, resamples=resamples, seed=seed)
         drawn = [interval(values[:, kind]) for kind in range(4)]
     by_bin = outcomes.sum((0, 1), dtype=np.int64)
@@ -97,6 +99,7 @@ def patch_edges(
         disagreement=disagreement,
         change=float(observed[3]),
         change_interval=schema.as_range(drawn[3]),
+        compared_frames=compared,
         compared=100.0 * float(total[0] / near.sum()),
         by_distance=by_distance(by_bin, PATCH_BINS),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -56,6 +56,14 @@ class CheckedFrames:
         self.names = tuple(pair.name for pair in pairs)
         self.digest = digest
         self.problems = tuple(problems)
+
+    def among(self, pictures: Collection[str]) -> tuple[str, ...]:
+        """Names of the frames whose picture's file has one of these SHA-256."""
+        return tuple(
+            name
+            for name, hashes in zip(self.names, self._hashes, strict=True)
+            if hashes.partition(" ")[0] in pictures
+        )
 
     def read(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """See ``FrameSource``. Raises ``CalibrationDataError`` for a file that changed since."""
@@ -135,4 +143,5 @@ def _check(dataset: Cityscapes, pair: FramePair) -> str:
 
 
 def _hashes(pair: FramePair) -> str:
+    """SHA-256 of the picture's file and of the label's, as calibration frames are hashed."""
     return f"{sha256_of(pair.image)} {sha256_of(pair.label)}"

@@ -96,12 +96,14 @@ def render_html(
 def render_markdown(report: Report) -> str:
     """The pull-request comment: verdict, headline figures, classes folded away."""
     before, after = report.reference, report.candidate
+    warning = wording.calibrated(report)
     lines = [
         f"### {'✅ Passed' if report.passed else '❌ Regression'}: "
         f"{_md(after.name)} against {_md(before.name)}",
         "",
         f"{_md(wording.lead(report))} {wording.sureness(report)} {wording.worst(report)}",
         *(f"- {reason}" for reason in report.reasons),
+        *(["", f"⚠️ **{_md(warning)}**"] if warning else []),
         "",
         f"| | {_md(before.name)} | {_md(after.name)} | change |",
         "|---|--:|--:|--:|",

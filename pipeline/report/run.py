@@ -156,6 +156,8 @@ def make_report(
                 reference=reference.name,
                 candidate=candidate.name,
                 patch=patch,
+                # The candidate's alone: where they fitted the reference, they flatter nobody.
+                calibrated_frames=subjects.candidate.calibrated_on(frames),
                 left_out=frames.problems,
                 sensitivity=rows,
                 sensitivity_frames=None if rows is None else _ranking_frames(frames, options),

@@ -2,7 +2,7 @@
 
 All scores, shares and differences of scores are in points, 0 to 100. A *drop* or *excess* is
 positive where things are worse, and every ``null`` says that the figure does not exist for these
-frames (one frame has no interval). Within a major version fields are added, never changed.
+frames (few frames have no interval). Within a major version fields are added, never changed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.report.bootstrap import Interval
 
-SCHEMA_VERSION: Final = "1.2"
+SCHEMA_VERSION: Final = "1.3"
 
 
 class _Part(BaseModel):
@@ -23,7 +23,7 @@ class _Part(BaseModel):
 
 
 class Range(_Part):
-    """A 95 % bootstrap interval over frames."""
+    """A 95 % bootstrap interval over frames; there is none of fewer than six frames that tell."""
 
     low: float
     high: float
@@ -160,6 +160,7 @@ class PatchEdges(_Part):
     compared: float = Field(
         description="share of pixels near an edge that have their like beside it"
     )
+    compared_frames: int = Field(description="frames in which any pixel was compared")
     change: float = Field(description="candidate's excess - reference's excess")
     change_interval: Range | None
     by_distance: list[DistanceRow]
@@ -200,6 +201,7 @@ class Attribution(_Part):
     """Whose the drop is: quantization's (exact graph against reference) or the engine's."""
 
     frames: int
+    scored_frames: int = Field(description="those of them with a scored pixel")
     reference_miou: float
     exact_miou: float
     candidate_miou: float
@@ -244,7 +246,7 @@ class FloatLayers(_Part):
 class Report(_Part):
     """The whole report."""
 
-    schema_version: Literal["1.2"] = SCHEMA_VERSION
+    schema_version: Literal["1.3"] = SCHEMA_VERSION
     created_at: str = Field(description="UTC, ISO 8601")
     passed: bool
     summary: str
@@ -265,7 +267,13 @@ class Report(_Part):
     classes: list[ClassRow]
     absent_classes: list[AbsentClass]
     frames: int
+    scored_frames: int = Field(description="those of them with a scored pixel")
     frame_names: list[str]
+    calibrated_frames: int | None = Field(
+        default=None,
+        description="scored frames that also calibrated the candidate, whose loss is flattered "
+        "where there are any; null: it was not calibrated, or does not tell by what",
+    )
     left_out: list[str] = Field(description="frames that could not be scored, and why")
     scored_pixels: int
     attribution: Attribution | None

@@ -15,8 +15,15 @@ from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.opening import manifest_of, open_engine
 from pipeline.errors import ArtifactError, UsageError
 from pipeline.inference import Segmenter
-from pipeline.lineage import TENSORRT_GRAPH, floating_of, is_quantized, quantized_of
+from pipeline.lineage import (
+    TENSORRT_GRAPH,
+    calibrated_on,
+    floating_of,
+    is_quantized,
+    quantized_of,
+)
 from pipeline.report.evaluate import Contestant
+from pipeline.report.frames import CheckedFrames
 from pipeline.report.schema import FloatLayer, FloatLayers
 from pipeline.stage import PICTURES, tool_versions
 from pipeline.store import MANIFEST_NAME
@@ -54,6 +61,12 @@ class Subject:
         info = asdict(self.engine.info)
         del info["path"]
         return {"files": sorted(self.files.values()), "info": info}
+
+    def calibrated_on(self, frames: CheckedFrames) -> int | None:
+        """How many of the frames calibrated it; ``None`` where that is not known, or none did."""
+        manifest = self.manifest or self.stage
+        pictures = None if manifest is None else calibrated_on(manifest)
+        return None if pictures is None else len(frames.among(pictures))
 
     def float_layers(self) -> FloatLayers | None:
         """Heavy layers not in int8; ``None`` unless it is a quantized TensorRT engine of ours.

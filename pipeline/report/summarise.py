@@ -13,7 +13,7 @@ import numpy.typing as npt
 from calibration.cityscapes import CLASS_NAMES
 from pipeline.report import schema
 from pipeline.report.attribution import attribute
-from pipeline.report.bootstrap import RESAMPLES, Interval, Values, interval, resample
+from pipeline.report.bootstrap import LEAST_FRAMES, RESAMPLES, Interval, Values, interval, resample
 from pipeline.report.edges import patch_edges
 from pipeline.report.metrics import (
     class_accuracy,
@@ -49,6 +49,7 @@ class ReportOptions:
         reference: how the report calls the reference.
         candidate: how it calls the candidate.
         patch: (height, width) of the network's patches, ``None`` if not known.
+        calibrated_frames: how many of the frames calibrated the candidate, if that is known.
         left_out: one line for each frame that was not scored.
         sensitivity: rows of that chart, if it was measured.
         sensitivity_frames: on how many frames.
@@ -63,6 +64,7 @@ class ReportOptions:
     reference: str = "reference"
     candidate: str = "candidate"
     patch: tuple[int, int] | None = None
+    calibrated_frames: int | None = None
     left_out: tuple[str, ...] = ()
     sensitivity: tuple[schema.SensitivityRow, ...] | None = None
     sensitivity_frames: int | None = None
@@ -86,9 +88,10 @@ def summarise(records: RecordArray, names: Sequence[str], options: ReportOptions
         raise ValueError(f"{len(names)} names for {len(records)} frames")
     before, after = (records[f].sum(0, dtype=np.int64) for f in ("reference", "candidate"))
     verdict = gate(before, after, options.max_drop, options.max_class_drop)
-    drops = _drops(records, options)
+    held = np.asarray(records["reference"].any(-1), np.bool_)
+    drops = _drops(records, held, options)
     drop = drops.miou
-    rows = _class_rows(records, verdict.classes, drops.classes)
+    rows = _class_rows(records, held, verdict.classes, drops.classes)
     worst = next(row for row in rows if row.name == verdict.worst.name)
     times = 1000.0 * records["seconds"]
     outcomes = records["outcomes"].sum(0, dtype=np.int64)
@@ -116,7 +119,9 @@ def summarise(records: RecordArray, names: Sequence[str], options: ReportOptions
         classes=rows,
         absent_classes=_absent(before, after),
         frames=len(records),
+        scored_frames=int(held.any(-1).sum()),
         frame_names=list(names),
+        calibrated_frames=options.calibrated_frames,
         left_out=list(options.left_out),
         scored_pixels=int(before.sum()),
         attribution=attribute(
@@ -151,8 +156,10 @@ class _Drops:
     classes: tuple[Interval | None, ...]
 
 
-def _drops(records: RecordArray, options: ReportOptions) -> _Drops:
-    if len(records) < 2:
+def _drops(records: RecordArray, held: npt.NDArray[np.bool_], options: ReportOptions) -> _Drops:
+    """Intervals, where enough frames tell; ``held`` (F, C) says which classes the truth of each
+    frame holds. Of a class only frames that hold it tell."""
+    if held.any(-1).sum() < LEAST_FRAMES:
         return _Drops(None, None, None, (None,) * len(CLASS_NAMES))
 
     def statistic(before: Values, after: Values) -> Values:
@@ -174,7 +181,11 @@ def _drops(records: RecordArray, options: ReportOptions) -> _Drops:
         seed=options.seed,
     )
     found = [interval(values[:, column]) for column in range(values.shape[1])]
-    return _Drops(found[0], found[1], found[2], tuple(found[3:]))
+    classes = (
+        each if count >= LEAST_FRAMES else None
+        for each, count in zip(found[3:], held.sum(0), strict=True)
+    )
+    return _Drops(found[0], found[1], found[2], tuple(classes))
 
 
 def _contender(
@@ -197,11 +208,14 @@ def _timing(times: npt.NDArray[np.float64]) -> schema.Timing:
 
 
 def _class_rows(
-    records: RecordArray, changes: Sequence[ClassChange], drops: Sequence[Interval | None]
+    records: RecordArray,
+    held: npt.NDArray[np.bool_],
+    changes: Sequence[ClassChange],
+    drops: Sequence[Interval | None],
 ) -> list[schema.ClassRow]:
     outcomes = records["outcomes"].sum((0, 2, 3), dtype=np.int64)
     pixels, differ = outcomes.sum(-1), differing(outcomes)
-    frames = (records["reference"].sum(-1, dtype=np.int64) > 0).sum(0)
+    frames = held.sum(0)
     return [
         schema.ClassRow(
             train_id=change.train_id,

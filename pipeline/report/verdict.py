@@ -138,7 +138,7 @@ def confidence(verdict: Verdict, drop: Interval | None) -> Confidence:
     """Whether other frames of the same kind would give the same answer on mIoU.
 
     ``clear`` where the whole interval of the drop lies on the drop's own side of ``max_drop``,
-    ``open`` where the limit lies within it, ``unknown`` without an interval (one frame).
+    ``open`` where the limit lies within it, ``unknown`` without an interval (too few frames).
     """
     if drop is None:
         return "unknown"

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.report.schema import Attribution, FloatLayers, PatchEdges, Range, Report
 from pipeline.report.verdict import signed
-from pipeline.wording import counted
+from pipeline.wording import counted, flattered
 
 
 def lead(report: Report) -> str:
@@ -34,7 +34,10 @@ def worst(report: Report) -> str:
 def sureness(report: Report) -> str:
     """Whether other frames would say the same."""
     if report.confidence == "unknown":
-        return "One frame gives no interval: take the figures for this frame alone."
+        scored, rest = report.scored_frames, report.frames - report.scored_frames
+        others = f" (of {report.frames}; the rest have no scored pixel)" if rest else ""
+        alone = "this frame" if scored == 1 else "these frames"
+        return f"{_too_few(scored)} no interval{others}: take the figures for {alone} alone."
     if report.confidence == "clear":
         side = "within" if report.miou_passed else "beyond"
         return f"The whole interval of the mIoU drop lies {side} the limit."
@@ -43,6 +46,14 @@ def sureness(report: Report) -> str:
         "The interval of the mIoU drop crosses the limit: another sample of frames could "
         f"{other}. More frames would tell."
     )
+
+
+def calibrated(report: Report) -> str:
+    """That frames which calibrated the candidate score it; empty where that is not so, or not
+    known."""
+    if not report.calibrated_frames:
+        return ""
+    return flattered(report.calibrated_frames, report.frames, report.candidate.name)
 
 
 def edges(section: PatchEdges) -> str:
@@ -59,6 +70,8 @@ def edges(section: PatchEdges) -> str:
         "undecided": f"Undecided: the interval does not lie on one side of {section.margin:g} "
         "point.",
     }
+    if section.candidate.interval is None:
+        claims["undecided"] = f"Undecided: {_too_few(section.compared_frames)} no interval."
     return f"{claims[section.verdict]} {size}"
 
 
@@ -69,13 +82,14 @@ def attribution(section: Attribution) -> str:
         "engine": "The drop is the engine's: its graph, executed exactly, does not lose it.",
         "both": "Quantization and the engine each take their part of the drop.",
         "neither": "Neither quantization nor the engine loses more than chance would.",
-        "unknown": "One frame cannot tell quantization's part from the engine's.",
+        "unknown": f"{_too_few(section.scored_frames)} no interval, so quantization's part cannot "
+        "be told from the engine's.",
     }
     parts = (
         f"Quantization {signed(-section.quantization_drop)}"
         f"{interval_text(section.quantization_interval, flip=True)}, engine "
         f"{signed(-section.engine_drop)}{interval_text(section.engine_interval, flip=True)} points "
-        f"of mIoU over {section.frames} frames; engine and exact graph share "
+        f"of mIoU over {counted(section.frames, 'frame')}; engine and exact graph share "
         f"{section.agreement:.2f} % of all labels."
     )
     first = section.first_difference
@@ -120,6 +134,11 @@ def interval_text(found: Range | None, *, flip: bool = False) -> str:
         return ""
     low, high = (-found.high, -found.low) if flip else (found.low, found.high)
     return f" (95 % interval {signed(low).lstrip('+')} to {signed(high).lstrip('+')})"
+
+
+def _too_few(frames: int) -> str:
+    """``1 frame gives``, ``2 frames give``."""
+    return f"{counted(frames, 'frame')} {'gives' if frames == 1 else 'give'}"
 
 
 def float_layers(found: FloatLayers) -> str:

@@ -98,6 +98,26 @@ def test_a_published_deploy_backbone_loads_into_a_deploy_network(tmp_path: Path)
     assert "backbone.stages.0.0.repmlp_block.fc3.bias" in report.loaded
 
 
+@pytest.mark.parametrize("deploy", [True, False])
+def test_a_checkpoint_of_the_other_form_is_refused_and_nothing_is_touched(
+    tmp_path: Path, *, deploy: bool
+) -> None:
+    """By the published names and by ours: their keys are the same for the most part."""
+    published_file(tmp_path / "theirs.pth", deploy=deploy)
+    ours = tiny_segmenter()
+    save_segmenter(
+        inject_locality(ours).model if deploy else ours, "tiny", tmp_path / "ours.safetensors"
+    )
+    model = build_segmenter(TINY, deploy=not deploy, seed=0)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    given, wanted = ("deploy", "train") if deploy else ("train", "deploy")
+    for name in ("theirs.pth", "ours.safetensors"):
+        said = f"{name}' is in {given} form, the network in {wanted} form: "
+        with pytest.raises(ModelError, match=said):
+            load_into(model, tmp_path / name)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
 def test_mmsegmentation_names_become_ours(tmp_path: Path) -> None:
     model = tiny_segmenter(seed=5)
     theirs = {}

@@ -18,6 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from calibration.cityscapes import TRAIN_IDS_TO_LABEL_IDS
+from pipeline.artifact import Manifest, sha256_of
 from pipeline.console import run_command
 from pipeline.errors import UsageError
 from pipeline.report.evaluate import evaluate
@@ -25,6 +26,7 @@ from pipeline.report.options import parse_exact
 from pipeline.report.records import StateFile
 from pipeline.report.run import STATE_NAME
 from pipeline.report.schema import Report
+from pipeline.store import MANIFEST_NAME
 from scripts.accuracy_report import main
 
 HEIGHT, WIDTH = 48, 64
@@ -165,6 +167,36 @@ def test_a_loss_beyond_the_limit_exits_1_and_says_where(
     suite = ET.parse(tmp_path / "out" / "report.xml").getroot().find("testsuite")  # noqa: S314  our own
     assert suite is not None
     assert int(suite.get("failures", "0")) >= 1
+
+
+def test_frames_that_calibrated_the_candidate_are_told_of_everywhere(
+    run: Run, tree: Path, tmp_path: Path
+) -> None:
+    """The candidate is a graph in its build's store, whose manifest names two of the frames."""
+    store = tmp_path / "store"
+    store.mkdir()
+    graph = write_engine(store / "model.int8.onnx", 1)
+    seen = sorted((tree / "leftImg8bit").rglob("*.png"))[1:3]
+    listed = [{"path": path.name, "sha256": sha256_of(path)} for path in seen]
+    manifest = Manifest(
+        kind="qdq-onnx", main=graph.name, files={graph.name: sha256_of(graph)}, key="k",
+        provenance={"quantize": {"calibration": {"frames": listed}}},
+    )  # fmt: skip
+    (store / MANIFEST_NAME).write_bytes(manifest.to_json())
+    _code, out, err = run("--json", candidate=str(graph))
+    assert json.loads(out)["calibrated_frames"] == 2
+    said = "2 of 5 scored frames also calibrated"
+    assert f"warning: {said}" in " ".join(err.split())
+    for name in ("report.html", "report.md"):
+        assert said in (tmp_path / "out" / name).read_text()
+    for path in seen:  # other frames by now
+        picture = cv2.imread(str(path))
+        assert picture is not None
+        picture[0, 0] ^= 1
+        cv2.imwrite(str(path), picture)
+    _code, out, err = run("--json", candidate=str(graph))
+    assert json.loads(out)["calibrated_frames"] == 0
+    assert "also calibrated" not in err + (tmp_path / "out" / "report.md").read_text()
 
 
 def test_limits_that_allow_it_exit_0_without_scoring_again(run: Run) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.report.bootstrap import Interval
+from pipeline.report import wording
+from pipeline.report.bootstrap import LEAST_FRAMES, Interval
 from pipeline.report.edges import MARGIN, edge_verdict, patch_edges
 from pipeline.report.schema import PatchEdges
 from pipeline.report.zones import (
@@ -16,6 +17,7 @@ from pipeline.report.zones import (
     patch_map,
 )
 from pipeline.tiles import plan_tiles
+from pipeline.wording import counted
 
 SHAPE, PATCH = (128, 192), (64, 64)
 MAP = patch_map(plan_tiles(SHAPE, SHAPE), PATCH)
@@ -86,10 +88,25 @@ def test_edges_that_only_hold_harder_classes_and_borders_are_not_blamed() -> Non
     assert found.candidate.excess == pytest.approx(0, abs=0.8)
 
 
-def test_one_frame_is_undecided_and_no_edges_are_no_section(truth: np.ndarray) -> None:
-    found = _measure(truth, np.full(SHAPE, 0.1), frames=1)
+@pytest.mark.parametrize("frames", [1, 2, LEAST_FRAMES - 1])
+def test_few_frames_are_undecided(truth: np.ndarray, frames: int) -> None:
+    found = _measure(truth, np.zeros(SHAPE), frames=frames)
     assert found.verdict == "undecided"
     assert found.candidate.interval is None
+    assert wording.edges(found).startswith(f"Undecided: {counted(frames, 'frame')} give")
+
+
+def test_only_frames_in_which_a_pixel_was_compared_count(truth: np.ndarray) -> None:
+    assert _measure(truth, np.zeros(SHAPE), frames=LEAST_FRAMES).verdict == "as good"
+    surplus = np.zeros((30, 4))
+    surplus[: LEAST_FRAMES - 1, 0] = 100
+    outcomes = np.ones(OUTCOMES_SHAPE, np.int64)
+    found = patch_edges(surplus, outcomes, PATCH, resamples=50)
+    assert found is not None
+    assert (found.verdict, found.compared_frames) == ("undecided", LEAST_FRAMES - 1)
+
+
+def test_no_edges_are_no_section() -> None:
     assert patch_edges(np.zeros((3, 4)), np.zeros((19, 6, 7, 5), np.int64), PATCH) is None
 
 

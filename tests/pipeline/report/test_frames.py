@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calibration.cityscapes import Cityscapes
 from calibration.errors import CalibrationDataError
+from calibration.frames import select_frames
 from pipeline.errors import DatasetError
 from pipeline.report.frames import check_frames, choose
 
@@ -60,6 +62,15 @@ def test_the_digest_is_of_the_contents(tree: Path) -> None:
     label[0, 0] ^= 1
     cv2.imwrite(str(_label(tree, 2)), label)
     assert check_frames(tree, "val").digest != first
+
+
+def test_pictures_are_told_by_the_hash_that_calibration_records(tree: Path) -> None:
+    (tree / "leftImg8bit" / "train").symlink_to(tree / "leftImg8bit" / "val")
+    calibrating = select_frames(Cityscapes(tree), 2)
+    frames = check_frames(tree, "val")
+    found = frames.among({frame.sha256 for frame in calibrating.frames})
+    assert found == tuple(frame.pair.name for frame in calibrating.frames)
+    assert frames.among(set()) == ()
 
 
 @pytest.mark.parametrize(

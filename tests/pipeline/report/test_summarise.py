@@ -11,6 +11,7 @@ import pytest
 
 from calibration.cityscapes import CLASS_NAMES
 from pipeline.errors import UsageError
+from pipeline.report import wording
 from pipeline.report.attribution import cause
 from pipeline.report.bootstrap import Interval
 from pipeline.report.evaluate import evaluate
@@ -208,16 +209,54 @@ def test_the_greatest_confusion_comes_first() -> None:
     assert np.sum(report.confusions.candidate) == truth.size
 
 
-def test_one_frame_has_figures_but_no_intervals() -> None:
-    frames = painted(1)
-    records = _records(frames, exact_frames=[0], patch=PATCH)
-    report = summarise(records, frames.names, ReportOptions(patch=PATCH))
+@pytest.mark.parametrize(
+    ("frames", "scored", "said"),
+    [
+        (1, 1, "1 frame gives no interval: take the figures for this frame alone."),
+        (3, 3, "3 frames give no interval: take the figures for these frames alone."),
+        (6, 1, "1 frame gives no interval (of 6; the rest have no scored pixel): take"),
+        (9, 5, "5 frames give no interval (of 9; the rest have no scored pixel): take"),
+    ],
+)
+def test_few_frames_with_a_scored_pixel_have_figures_but_no_intervals(
+    frames: int, scored: int, said: str
+) -> None:
+    report = _of_few(frames, scored)
     assert report.drop_interval is None
-    assert report.confidence == "unknown"
+    assert all(row.drop_interval is None for row in report.classes)
+    assert (report.confidence, report.scored_frames) == ("unknown", scored)
+    assert wording.sureness(report).startswith(said)
     assert report.attribution is not None
-    assert report.attribution.cause == "unknown"
+    assert (report.attribution.cause, report.attribution.scored_frames) == ("unknown", scored)
+    assert "no interval, so quantization's part" in wording.attribution(report.attribution)
     assert report.patch_edges is not None
     assert report.patch_edges.passed is None
+    enough = _of_few(frames + 6 - scored, 6)
+    assert enough.drop_interval is not None
+    assert enough.attribution is not None
+    assert enough.attribution.cause != "unknown"
+
+
+def _of_few(frames: int, scored: int) -> Report:
+    """A report on frames of which the first ``scored`` have a scored pixel."""
+    scenes = [scene(i) for i in range(frames)]
+    truth = [t if i < scored else np.full_like(t, 255) for i, (t, _said) in enumerate(scenes)]
+    chosen = PaintedFrames(truth, *([said[k] for _t, said in scenes] for k in range(3)))
+    records = _records(chosen, exact_frames=range(frames), patch=PATCH)
+    return summarise(records, chosen.names, ReportOptions(patch=PATCH, resamples=50))
+
+
+def test_a_class_that_few_frames_hold_has_no_interval_of_its_own() -> None:
+    scenes = [scene(i) for i in range(8)]
+    for truth, _said in scenes[5:]:
+        truth[truth == 3] = 255
+    frames = PaintedFrames(
+        [t for t, _said in scenes], *([said[k] for _t, said in scenes] for k in range(3))
+    )
+    report = summarise(_records(frames), frames.names, ReportOptions(resamples=50))
+    assert report.drop_interval is not None
+    assert {row.frames for row in report.classes if row.drop_interval is None} == {5}
+    assert {row.frames for row in report.classes if row.drop_interval is not None} == {8}
 
 
 def test_without_a_known_patch_or_graph_those_sections_are_null() -> None:
@@ -244,7 +283,7 @@ def test_json_comes_back_and_holds_the_promised_fields(report: Report) -> None:
     text = report.model_dump_json()
     assert Report.model_validate_json(text) == report
     plain = json.loads(text, parse_constant=lambda name: pytest.fail(f"JSON has no {name}"))
-    assert plain["schema_version"] == "1.2"
+    assert plain["schema_version"] == "1.3"
     for field in ("drop", "worst_class", "classes", "frames", "passed", "patch_edges"):
         assert field in plain
     assert 0 <= plain["reference"]["miou"] <= 100

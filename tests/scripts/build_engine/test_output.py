@@ -75,6 +75,7 @@ def test_the_gate_exits_1_and_withdraws_the_engine(made: Made, run: Run) -> None
     assert passed["passed"] is True
     gate = passed["gate"]
     assert (gate["split"], gate["frames"], gate["scored"]) == ("val", 2, "engine")
+    assert gate["calibrated"] == 0
     assert gate["drop"] == gate["reference"]["miou"] - gate["candidate"]["miou"]
     assert (output / f"{NAME}.xml").is_file()
     manifest = output / f"{NAME}.xml.json"
@@ -93,6 +94,29 @@ def test_the_gate_exits_1_and_withdraws_the_engine(made: Made, run: Run) -> None
     assert not list(output.glob(f"{NAME}.*"))
     assert run(output)[0] == 0
     assert (output / f"{NAME}.xml").is_file()
+
+
+def test_a_gate_on_frames_that_calibrate_is_refused_first_and_warned_of_where_forced(
+    run: Run, home: Path, tmp_path: Path
+) -> None:
+    """The very pictures, by a link: neither a split's name nor a path tells."""
+    tree, output = tmp_path / "tree", tmp_path / "out"
+    shutil.copytree(home / "tree", tree)
+    for kind in ("leftImg8bit", "gtFine"):
+        shutil.rmtree(tree / kind / "val")
+        (tree / kind / "val").symlink_to(tree / kind / "train")
+    limits: dict[str, object] = {"dataset": tree, "max_drop": 99, "max_class_drop": 100}
+    code, _out, err = run(output, frames=3, **limits)
+    assert code == 2
+    assert "3 of 4 frames of 'val', which the gate scores, calibrate as well" in err
+    assert "--force-split" in err
+    assert not list((output / ".store").glob("inject-*"))
+    code, out, err = run(output, "--force-split", "--json", frames=3, **limits)
+    assert code == 0, err
+    assert "3 of 4 scored frames also calibrated it" in err
+    gate = json.loads(out)["gate"]
+    assert (gate["frames"], gate["calibrated"]) == (4, 3)
+    assert open_artifact(output / f"{NAME}.xml.json").facts["gate"] == gate
 
 
 def test_fewer_frames_than_asked_for_and_labels_far_from_fp32_are_told(made: Made) -> None:
