@@ -38,7 +38,7 @@ demo: $(READY)
 	@echo "         CITYSCAPES_DATASET=... $(BIN)/python scripts/build_engine.py --checkpoint FILE"
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -174,8 +174,13 @@ class Cityscapes:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The official splits this tree has a directory of pictures for."""
-        return tuple(s for s in SPLITS if (self.root / "leftImg8bit" / s).is_dir())
+        """The official splits this tree has pictures of."""
+        folders = {s: self.root / "leftImg8bit" / s for s in SPLITS}
+        return tuple(
+            split
+            for split, folder in folders.items()
+            if folder.is_dir() and any(f.name.endswith(_IMAGE_ENDINGS) for f in _listed(folder))
+        )
 
     def frames(self, split: str, *, labels: bool = True) -> list[FramePair]:
         """The frames of a split, sorted by city and name, whatever order the disk lists them in.

@@ -29,11 +29,12 @@ class InjectConfig(StageConfig):
 class InjectStage(Stage):
     """Inputs: the checkpoint, and for ``auto`` the plan of stage ``choose-injection``.
 
-    A checkpoint already in deploy form passes through as it is.
+    A checkpoint already in deploy form passes through as it is where the form is ``needed``. Any
+    other form is one that was asked for and can no longer be given.
     """
 
     name = "inject"
-    version = 2
+    version = 3
     produces = "deploy-checkpoint"
     tools = ("torch",)
     config: InjectConfig
@@ -43,14 +44,16 @@ class InjectStage(Stage):
 
         Raises:
             InjectionError: a block cannot be merged; names it.
-            CheckFailedError: the training form of a checkpoint that has it no more.
+            CheckFailedError: a form asked for of a checkpoint whose branches are merged already.
         """
         source, form = inputs[0], self.config.form
         model, preset, report = load_segmenter(source.path, self.config.preset)
         proofs = []
-        if form == "train" and report.form != "train":
+        if form != DEFAULT_INJECTION and report.form != "train":
             raise CheckFailedError(
-                f"'{source.path}' is in deploy form: its branches are merged already"
+                f"'{source.path}' is in deploy form: its branches are merged already, and "
+                f"injection '{form}' can change nothing",
+                hint="leave --injection out, or give the checkpoint it was made of",
             )
         if report.form == "train" and form != "train":
             forms = inputs[1].facts["forms"] if form == "auto" else form

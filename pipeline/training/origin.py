@@ -39,12 +39,13 @@ def parse_label_maps(
     entries: Sequence[str], roots: Sequence[str]
 ) -> list[npt.NDArray[np.uint8] | None]:
     """``ROOT=FILE`` entries -> one table of train ids, or none, for each root."""
-    tables: list[npt.NDArray[np.uint8] | None] = [None] * len(roots)
+    tables: list[npt.NDArray[np.uint8] | None] = [None for _root in roots]
     for entry in entries:
         root, equals, file = entry.rpartition("=")
         if not equals or root not in roots:
             raise UsageError(f"--label-map '{entry}': give ROOT=FILE with a ROOT named by --data")
-        tables[roots.index(root)] = read_label_map(Path(file))
+        table = read_label_map(Path(file))
+        tables = [table if given == root else t for given, t in zip(roots, tables, strict=True)]
     return tables
 
 

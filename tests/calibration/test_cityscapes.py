@@ -138,6 +138,8 @@ def test_frames_are_sorted_paired_and_read_back(tree: Path) -> None:
     ]
     assert [f.city for f in frames] == ["aachen", "aachen", "zurich"]
     assert data.splits == ("train", "val")
+    (tree / "leftImg8bit" / "test" / "berlin").mkdir(parents=True)
+    assert data.splits == ("train", "val")  # a folder without pictures is no split
     rng = np.random.default_rng(1)
     picture = rng.integers(0, 256, (6, 8, 3), np.uint8)
     label = rng.choice(np.array(KNOWN, np.uint8), (6, 8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import pytest
 from models.checkpoints import load_segmenter, save_segmenter
 from models.locality import inject_locality
 from models.segmenter import PRESETS
+from pipeline import Injection
 from pipeline.artifact import read_manifest
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.divergence import cut_after, run_exact
@@ -121,5 +123,7 @@ def test_the_training_form_has_a_name_of_its_own(
     deploy = tmp_path / "deploy.safetensors"
     save_segmenter(inject_locality(tiny_segmenter(), "full").model, "tiny", deploy)
     assert load_segmenter(deploy)[2].form == "deploy"
-    with pytest.raises(CheckFailedError, match=r"deploy\.safetensors' is in deploy form"):
-        build(replace(options, checkpoint=deploy))
+    for form in get_args(Injection):
+        if form != "needed":
+            with pytest.raises(CheckFailedError, match=r"deploy\.safetensors' is in deploy form"):
+                build(replace(options, checkpoint=deploy, injection=form))

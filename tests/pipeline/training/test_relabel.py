@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from calibration.cityscapes import CLASS_NAMES, IGNORE
 from pipeline.errors import UsageError
 from pipeline.training.curve import draw_curve, smoothed
+from pipeline.training.origin import parse_label_maps
 from pipeline.training.relabel import read_label_map
 
 
@@ -23,6 +24,15 @@ def test_a_label_map_moves_what_it_names_and_nothing_else(tmp_path: Path) -> Non
     assert (table[bus], table[rider]) == (car, IGNORE)
     others = [i for i in range(256) if i not in (bus, rider)]
     assert (table[others] == others).all()
+
+
+def test_a_root_given_twice_has_its_label_map_both_times(tmp_path: Path) -> None:
+    file = tmp_path / "map.json"
+    file.write_text('{"bus": "car"}')
+    tables = parse_label_maps([f"/a={file}"], ["/a", "/b", "/a"])
+    assert [table is not None for table in tables] == [True, False, True]
+    with pytest.raises(UsageError, match="ROOT named by --data"):
+        parse_label_maps([f"/c={file}"], ["/a"])
 
 
 @pytest.mark.parametrize(
