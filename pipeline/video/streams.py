@@ -77,5 +77,7 @@ class Stream:
             now: ``perf_counter()``.
         """
         if self.feed.live:
-            return not self.outlet.waiting or self.outlet.held_up(now) >= _REFRESH
+            # One that is in the engine is as new as any, and will take the place of what waits.
+            due = not self.flying and self.outlet.held_up(now) >= _REFRESH
+            return not self.outlet.waiting or due
         return self.flying + self.outlet.waiting < lanes + _QUEUED

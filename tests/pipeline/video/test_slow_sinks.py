@@ -130,7 +130,7 @@ def test_a_file_runs_ahead_of_a_slow_sink_only_so_far(tmp_path: Path, sizes: int
 
 def test_the_engine_does_not_work_for_a_live_sink_that_stands_still() -> None:
     """200 pictures come. Ten times a second the frame that waits is replaced, so that it is never
-    old; on a busy machine every slot may have begun another before the first of them is there."""
+    old, by one frame: however busy the machine, nothing else begins while that is in the engine."""
     engine, gate = ColourEngine(HEIGHT, WIDTH, slots=SLOTS), Gate()
     runner = make(engine, opener=script(CameraFake(200.0)))
     add(runner, LIVE, gate)
@@ -143,7 +143,8 @@ def test_the_engine_does_not_work_for_a_live_sink_that_stands_still() -> None:
             still.append((now, runs, captured))
         if still and captured - still[0][2] >= 200 and not gate.opened.is_set():
             # The time is read after the runs: more of it than they had.
-            assert runs - still[0][1] <= SLOTS * ((perf_counter() - still[0][0]) / 0.1 + 2)
+            # Before anything waits, every slot may have begun one.
+            assert runs - still[0][1] <= (perf_counter() - still[0][0]) / 0.1 + SLOTS + 1
             gate.opened.set()
         return gate.opened.is_set()
 
