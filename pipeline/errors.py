@@ -5,6 +5,8 @@ Every message is one line that names the file, option or node at fault and says 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class EdgeError(Exception):
     """Base of every error a user can cause or can mend. Commands print it and exit with code 2.
@@ -58,6 +60,15 @@ class SourceError(EdgeError):
 
 class SinkError(EdgeError):
     """An output cannot be written."""
+
+
+def merged_already(checkpoint: Path, form: str) -> CheckFailedError:
+    """Of a form of injection asked for of a checkpoint in deploy form."""
+    return CheckFailedError(
+        f"'{checkpoint}' is in deploy form: its branches are merged already, and injection "
+        f"'{form}' can change nothing",
+        hint="leave --injection out, or give the checkpoint it was made of",
+    )
 
 
 def last_line(text: str) -> str:

@@ -9,7 +9,7 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -79,34 +79,29 @@ def at(path: Path, line: int, what: str) -> str:
     return f"{path.relative_to(ROOT)}:{line}: {what}"
 
 
+def offenders(breaks: Callable[[Path, Import], bool], *folders: str) -> list[str]:
+    """Imports there that break a rule, as a test that fails shows them."""
+    return [
+        at(path, each.line, each.name) for path, each in found_in(*folders) if breaks(path, each)
+    ]
+
+
 def module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
 def test_imports_are_absolute() -> None:
-    assert [
-        at(path, each.line, each.name)
-        for path, each in found_in(*OURS)
-        if each.name.startswith(".")
-    ] == []  # fmt: skip
+    assert offenders(lambda _path, each: each.name.startswith("."), *OURS) == []
 
 
 def test_models_import_torch_and_nothing_of_ours_outside() -> None:
     allowed = STANDARD | {"torch", "safetensors", "models"}
-    assert [
-        at(path, each.line, each.name)
-        for path, each in found_in("models")
-        if each.top not in allowed
-    ] == []  # fmt: skip
+    assert offenders(lambda _path, each: each.top not in allowed, "models") == []
 
 
 def test_calibration_imports_nothing_of_ours_outside() -> None:
     allowed = STANDARD | {"numpy", "cv2", "onnx", "nncf", "calibration"}
-    assert [
-        at(path, each.line, each.name)
-        for path, each in found_in("calibration")
-        if each.top not in allowed
-    ] == []  # fmt: skip
+    assert offenders(lambda _path, each: each.top not in allowed, "calibration") == []
 
 
 def test_only_stages_lowering_training_and_build_know_the_models() -> None:
@@ -119,24 +114,19 @@ def test_only_stages_lowering_training_and_build_know_the_models() -> None:
              "pipeline.benchmark.options", "pipeline.benchmark.torch_forms")  # fmt: skip
     names = {module(path) for path in sources("pipeline")}
     assert set(extra) <= names, "an exception that is no longer needed"
-    assert [
-        at(path, each.line, each.name)
-        for path, each in found_in("pipeline")
-        if each.top in ("torch", "models")
-        and not module(path).startswith(knows)
-        and module(path) not in extra
-    ] == []  # fmt: skip
+
+    def knows_too_much(path: Path, each: Import) -> bool:
+        excepted = module(path).startswith(knows) or module(path) in extra
+        return each.top in ("torch", "models") and not excepted
+
+    assert offenders(knows_too_much, "pipeline") == []
 
 
 def test_no_stage_knows_another() -> None:
     stages = {module(p) for p in sources("pipeline/stages") if "Stage):" in p.read_text("utf-8")}
     assert len(stages) > 5
     forbidden = stages | {"pipeline.stages"}  # nor by way of the folder
-    assert [
-        at(path, each.line, each.name)
-        for path, each in found_in("pipeline/stages")
-        if each.name in forbidden
-    ] == []  # fmt: skip
+    assert offenders(lambda _path, each: each.name in forbidden, "pipeline/stages") == []
 
 
 def test_runtimes_are_imported_in_one_place_each_and_late() -> None:
@@ -149,22 +139,26 @@ def test_runtimes_are_imported_in_one_place_each_and_late() -> None:
         "pycuda": ("pipeline.engines.cuda",),
         "cuda": ("pipeline.engines.cuda",),
     }
-    offenders = []
+    found = []
     for path, each in found_in(*OURS):
         owner = owners.get(each.top)
         if owner is not None and not module(path).startswith(owner):
-            offenders.append(at(path, each.line, f"{each.name}, which only {owner} may import"))
+            found.append(at(path, each.line, f"{each.name}, which only {owner} may import"))
         if owner is not None and not each.late:
-            offenders.append(at(path, each.line, f"{each.name}, when it is loaded"))
-    assert offenders == []
+            found.append(at(path, each.line, f"{each.name}, when it is loaded"))
+    assert found == []
 
 
 def test_nothing_imports_scripts_or_tests() -> None:
-    assert [
-        at(path, each.line, each.name)
-        for path, each in found_in("models", "calibration", "pipeline")
-        if each.top in ("scripts", "tests")
-    ] == []  # fmt: skip
+    assert (
+        offenders(
+            lambda _path, each: each.top in ("scripts", "tests"),
+            "models",
+            "calibration",
+            "pipeline",
+        )
+        == []
+    )
 
 
 # Commands of their own, and what renders for commands.

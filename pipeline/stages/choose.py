@@ -41,6 +41,7 @@ from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_count, device_facts
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine
+from pipeline.errors import merged_already
 from pipeline.frame_stage import FrameStage, Stack
 from pipeline.lowering.cost import multiply_adds
 from pipeline.lowering.network import lower
@@ -153,7 +154,7 @@ def _read(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]
 
 
 class ChooseStage(FrameStage):
-    """One input: the checkpoint. A checkpoint in deploy form has nothing left to choose.
+    """One input: the checkpoint, in train form.
 
     The frames both calibrate and judge; ``settings`` say how ranges are found.
 
@@ -162,7 +163,7 @@ class ChooseStage(FrameStage):
     """
 
     name = "choose-injection"
-    version = 2
+    version = 3
     produces = "injection-plan"
     tools = ("torch", "nncf", "onnx", "onnxruntime", "openvino", "numpy")
     config: ChooseConfig
@@ -183,12 +184,13 @@ class ChooseStage(FrameStage):
         return device_facts() | {"cpus": cpu_count()}
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
-        """See ``Stage``."""
+        """See ``Stage``. Raises ``CheckFailedError`` for a checkpoint in deploy form, in which
+        nothing is left to choose."""
         (source,) = inputs
         model, _preset, report = load_segmenter(source.path, self.config.preset)
-        facts: dict[str, Any] = {"forms": {}, "blocks": [], "device": self.device()}
-        if report.form == "train":
-            facts |= self._measure(model, folder)
+        if report.form != "train":
+            raise merged_already(source.path, "auto")
+        facts = {"device": self.device(), **self._measure(model, folder)}
         (folder / PLAN).write_text(json.dumps({"forms": facts["forms"]}), encoding="utf-8")
         return Product(main=PLAN, facts=facts)
 

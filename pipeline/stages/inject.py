@@ -11,7 +11,7 @@ from models.checkpoints import load_segmenter, save_segmenter
 from models.locality import TOLERANCE, inject_locality
 from pipeline import Injection
 from pipeline.artifact import Artifact
-from pipeline.errors import CheckFailedError
+from pipeline.errors import merged_already
 from pipeline.stage import Product, Stage, StageConfig
 
 
@@ -50,11 +50,7 @@ class InjectStage(Stage):
         model, preset, report = load_segmenter(source.path, self.config.preset)
         proofs = []
         if form != DEFAULT_INJECTION and report.form != "train":
-            raise CheckFailedError(
-                f"'{source.path}' is in deploy form: its branches are merged already, and "
-                f"injection '{form}' can change nothing",
-                hint="leave --injection out, or give the checkpoint it was made of",
-            )
+            raise merged_already(source.path, form)
         if report.form == "train" and form != "train":
             forms = inputs[1].facts["forms"] if form == "auto" else form
             injection = inject_locality(model, forms)

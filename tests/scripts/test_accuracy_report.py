@@ -13,74 +13,21 @@ from xml.etree import ElementTree as ET
 
 import cv2
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from calibration.cityscapes import TRAIN_IDS_TO_LABEL_IDS
 from pipeline.artifact import Manifest, sha256_of
 from pipeline.console import run_command
-from pipeline.errors import UsageError
 from pipeline.report.evaluate import evaluate
-from pipeline.report.options import parse_exact
 from pipeline.report.records import StateFile
 from pipeline.report.run import STATE_NAME
 from pipeline.report.schema import Report
 from pipeline.store import MANIFEST_NAME
 from scripts.accuracy_report import main
+from tests.scripts.painted import HEIGHT, WIDTH, another_file, write_classifier, write_engine
 
-HEIGHT, WIDTH = 48, 64
 FRAMES = 5
 Run = Callable[..., tuple[int, str, str]]
-
-
-def write_engine(path: Path, channel: int, shape: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
-    """frames (1, H, W, 3) uint8 -> labels (1, H, W) uint8: one channel of the frame."""
-    size = [1, *shape]
-    node = helper.make_node("Gather", ["frames", "channel"], ["labels"], axis=3)
-    return _write(
-        path,
-        [node],
-        helper.make_tensor_value_info("frames", TensorProto.UINT8, [*size, 3]),
-        helper.make_tensor_value_info("labels", TensorProto.UINT8, size),
-        {"channel": np.array(channel)},
-    )
-
-
-def another_file(path: Path) -> Path:
-    """The same graph, by other bytes: not the same engine."""
-    model = onnx.load(path)
-    model.doc_string = "another"
-    onnx.save(model, path)
-    return path
-
-
-def write_classifier(path: Path, classes: int) -> Path:
-    """frames -> constant logits (1, classes, H/4, W/4), which is enough to be refused."""
-    size = [1, classes, HEIGHT // 4, WIDTH // 4]
-    nodes = [
-        helper.make_node("Cast", ["frames"], ["real"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["real"], ["mean"], axes=[1, 2, 3], keepdims=1),
-        helper.make_node("Expand", ["mean", "size"], ["logits"]),
-    ]
-    return _write(
-        path,
-        nodes,
-        helper.make_tensor_value_info("frames", TensorProto.UINT8, [1, HEIGHT, WIDTH, 3]),
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, size),
-        {"size": np.array(size)},
-    )
-
-
-def _write(
-    path: Path, nodes: list[Any], given: Any, gives: Any, constants: dict[str, np.ndarray]
-) -> Path:
-    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "painted", [given], [gives], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    return path
 
 
 @pytest.fixture
@@ -365,14 +312,3 @@ def test_two_reports_at_once_are_refused(run: Run, tmp_path: Path) -> None:
         code, _out, err = run()
     assert code == 2
     assert "another process" in " ".join(err.split())
-
-
-@pytest.mark.parametrize(("text", "expected"), [("all", None), ("none", 0), ("7", 7)])
-def test_how_many_exact_frames(text: str, expected: int | None) -> None:
-    assert parse_exact(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "-1", "some", "9" * 5000])
-def test_a_number_of_exact_frames_that_is_none(text: str) -> None:
-    with pytest.raises(UsageError, match="--exact"):
-        parse_exact(text)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import onnx
 import pytest
 
+from models import DEFAULT_INJECTION, INJECTION_FORMS
 from models.checkpoints import load_segmenter, save_segmenter
 from models.locality import inject_locality
 from models.segmenter import PRESETS
-from pipeline import Injection
+from pipeline import INJECTIONS
 from pipeline.artifact import read_manifest
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.divergence import cut_after, run_exact
@@ -123,7 +123,8 @@ def test_the_training_form_has_a_name_of_its_own(
     deploy = tmp_path / "deploy.safetensors"
     save_segmenter(inject_locality(tiny_segmenter(), "full").model, "tiny", deploy)
     assert load_segmenter(deploy)[2].form == "deploy"
-    for form in get_args(Injection):
-        if form != "needed":
+    assert (*INJECTION_FORMS, "auto", "train") == INJECTIONS
+    for form in INJECTIONS:
+        if form != DEFAULT_INJECTION:
             with pytest.raises(CheckFailedError, match=r"deploy\.safetensors' is in deploy form"):
                 build(replace(options, checkpoint=deploy, injection=form))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,15 +32,6 @@ from tests.pipeline.training.test_training import make_trainer
 SMALL = ("--preset", "edge-s", "--crop", "128x128", "--batch", "2", "--every", "1", "--no-bf16",
          "--val-shape", "128x128", "--threads", "1", "--device", "cpu")  # fmt: skip
 _run = partial(exit_code, main)
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    """The command sets its own; networks this small are trained fastest by one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_a_run_goes_on_only_as_what_it_began_as(

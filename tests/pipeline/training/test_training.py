@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,15 +24,6 @@ from pipeline.training.score import confusion_matrix
 from tests.models.helpers import TINY, tiny_segmenter
 
 CONFIG = TrainConfig(steps=6, batch=2, crop=(32, 64), every=3, bf16=False, rate=1e-3)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in one order: what "the same" means for floats."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_trainer(streets: Path, folder: Path, config: TrainConfig = CONFIG) -> Trainer:
