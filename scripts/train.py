@@ -70,6 +70,11 @@ def build_parser() -> Parser:
     parser.add_argument("--crop", type=parse_shape, default=(256, 256), metavar="HxW",
                         help="of samples, whole patches (default: 256x256)")  # fmt: skip
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument(
+        "--loss", choices=("hard", "even"), default="hard",
+        help="hard: weighted cross entropy of the hardest pixels, and Dice; even: of all pixels, "
+        "for a last run (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--every", type=positive_int, default=250, help="steps between validations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=positive_int, help="CPU threads")
@@ -104,7 +109,12 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
     from pipeline.report.metrics import class_iou
     from pipeline.training.data import Mixture
     from pipeline.training.loop import Scores, TrainConfig, Trainer
-    from pipeline.training.origin import describe_origin, parse_data, parse_label_maps
+    from pipeline.training.loss import LOSSES
+    from pipeline.training.origin import (
+        describe_origin,
+        parse_data,
+        parse_label_maps,
+    )
     from pipeline.training.score import confusion_matrix, validation_size
     from pipeline.training.state import sole_writer
 
@@ -127,6 +137,7 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
     config = TrainConfig(
         steps=options.steps, batch=options.batch, crop=options.crop, rate=options.rate,
         seed=options.seed, every=options.every, bf16=not options.no_bf16,
+        loss=LOSSES[options.loss],
     )  # fmt: skip
     if options.threads:
         if options.threads > MOST_THREADS:

@@ -30,7 +30,13 @@ from pipeline.training.augment import AugmentConfig
 from pipeline.training.curve import draw_curve
 from pipeline.training.data import Batch, Mixture, make_batch, prefetch
 from pipeline.training.distributed import World
-from pipeline.training.loss import class_weights, segmentation_loss, upsample_pixels
+from pipeline.training.loss import (
+    LOSSES,
+    LossConfig,
+    class_weights,
+    segmentation_loss,
+    upsample_pixels,
+)
 from pipeline.training.state import Origin, plain, read_state, reading
 
 MAX_RATE = 10.0
@@ -46,8 +52,6 @@ class TrainConfig:
 
     ``loss_stride`` 4 takes the loss on every fourth pixel of every fourth row, of exact full
     resolution logits, at a phase that moves with the step: all pixels in turn, in 16 steps.
-    ``balance`` is the exponent of the class weights: 1 finds every person and calls four times as
-    many pixels one, 0 finds none; IoU wants the middle.
     """
 
     steps: int = 4000
@@ -59,8 +63,7 @@ class TrainConfig:
     power: float = 0.9
     clip: float = 1.0
     ema: float = 0.999
-    dice: float = 1.0
-    balance: float = 0.5
+    loss: LossConfig = LOSSES["hard"]
     auxiliary: float = 0.4
     loss_stride: int = 4
     seed: int = 0
@@ -139,9 +142,9 @@ class Trainer:
         self.model = model
         self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(_groups(model, config.decay), lr=config.rate)
-        self.weights = torch.from_numpy(class_weights(mixture.class_shares(), config.balance)).to(
-            device
-        )
+        self.weights = torch.from_numpy(
+            class_weights(mixture.class_shares(), config.loss.balance)
+        ).to(device)
         self.mean = torch.tensor(MEAN_RGB, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(STD_RGB, device=device).view(1, 3, 1, 1)
         self.step, self.best = 0, -1.0
@@ -209,14 +212,14 @@ class Trainer:
             upsample_pixels(logits.float(), size, stride, row, column),
             labels[:, row::stride, column::stride],
             self.weights,
-            dice=self.config.dice,
+            self.config.loss,
         )
         if auxiliary is not None:
             # Deep supervision needs no fine edges: labels at the stride of the logits will do.
             step = size[0] // auxiliary.shape[2]
             coarse = labels[:, step // 2 :: step, step // 2 :: step]
             loss = loss + self.config.auxiliary * segmentation_loss(
-                auxiliary, coarse, self.weights, dice=0.0
+                auxiliary, coarse, self.weights, replace(self.config.loss, dice=0.0)
             )
         return loss
 

@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from calibration.cityscapes import IGNORE
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What the loss counts.
+
+    Attributes:
+        balance: exponent of the class weights; 1 finds every person and calls four times as many
+            pixels one, 0 makes the probabilities honest.
+        threshold: OHEM: pixels at least this sure of the truth do not count.
+        keep: OHEM: but at least this share of the labelled pixels does; 1 counts every pixel.
+        dice: weight of the Dice term; 0 leaves it out.
+    """
+
+    balance: float = 0.5
+    threshold: float = 0.7
+    keep: float = 0.25
+    dice: float = 1.0
+
+
+LOSSES: Mapping[str, LossConfig] = {
+    "hard": LossConfig(),
+    "even": LossConfig(keep=1.0, dice=0.0),
+}
+"""By name: hard looks for rare classes; even is the weighted cross entropy of every pixel."""
 
 
 def class_weights(shares: npt.NDArray[np.float64], balance: float = 1.0) -> npt.NDArray[np.float32]:
@@ -34,18 +60,15 @@ def class_weights(shares: npt.NDArray[np.float64], balance: float = 1.0) -> npt.
 
 
 def segmentation_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor, *, threshold: float = 0.7, keep: float = 0.25,
-    dice: float = 0.5,
-) -> Tensor:  # fmt: skip
+    logits: Tensor, labels: Tensor, weights: Tensor, config: LossConfig = LOSSES["hard"]
+) -> Tensor:
     """Scalar loss.
 
     Args:
         logits: (N, C, H, W) float at the labels' resolution.
         labels: (N, H, W) int64 train ids, 255 ignored.
         weights: (C,) class weights.
-        threshold: OHEM: pixels at least this sure of the truth do not count.
-        keep: OHEM: but at least this share of the labelled pixels does.
-        dice: weight of the Dice term; 0 leaves it out.
+        config: what counts; its ``balance`` is in ``weights`` already.
     """
     log_p = F.log_softmax(logits.float(), dim=1)
     losses = F.nll_loss(log_p, labels, weight=weights, ignore_index=IGNORE, reduction="none")
@@ -55,15 +78,15 @@ def segmentation_loss(
         return logits.sum() * 0.0
     safe = labels.masked_fill(~valid, 0)
     truth = -log_p.detach().gather(1, safe.unsqueeze(1)).squeeze(1)[valid]
-    kept = max(1, int(keep * count))
+    kept = max(1, int(config.keep * count))
     # -log p of the kept-th hardest pixel, or of the threshold, whichever lets more pixels in.
-    bound = min(float(truth.kthvalue(count - kept + 1).values), -float(np.log(threshold)))
+    bound = min(float(truth.kthvalue(count - kept + 1).values), -float(np.log(config.threshold)))
     hard = truth >= bound
     chosen = losses[valid][hard]
     mass = weights[labels[valid][hard]].sum().clamp_min(1e-6)
     loss = chosen.sum() / mass
-    if dice:
-        loss = loss + dice * _dice(log_p.exp(), safe, valid)
+    if config.dice:
+        loss = loss + config.dice * _dice(log_p.exp(), safe, valid)
     return loss
 
 

@@ -19,7 +19,13 @@ from pipeline.report.metrics import class_iou
 from pipeline.training.augment import AugmentConfig, augment
 from pipeline.training.data import Mixture, make_batch, prefetch
 from pipeline.training.loop import TrainConfig, Trainer, learning_rate
-from pipeline.training.loss import class_weights, segmentation_loss, upsample_pixels
+from pipeline.training.loss import (
+    LOSSES,
+    LossConfig,
+    class_weights,
+    segmentation_loss,
+    upsample_pixels,
+)
 from pipeline.training.score import confusion_matrix
 from tests.models.helpers import TINY, tiny_segmenter
 
@@ -196,11 +202,24 @@ def test_the_loss_is_its_formula(threshold: float, keep: float) -> None:
     weights = rng.uniform(0.5, 2, 19).astype(np.float32)
     got = segmentation_loss(
         torch.from_numpy(logits), torch.from_numpy(labels), torch.from_numpy(weights),
-        threshold=threshold, keep=keep, dice=0.0,
+        LossConfig(threshold=threshold, keep=keep, dice=0.0),
     )  # fmt: skip
     assert float(got) == pytest.approx(
         numpy_loss(logits, labels, weights, threshold, keep), rel=1e-5
     )
+
+
+def test_the_even_loss_is_the_weighted_cross_entropy_of_every_labelled_pixel() -> None:
+    rng = np.random.default_rng(1)
+    logits = torch.from_numpy(rng.normal(size=(2, 19, 6, 5)).astype(np.float32) * 9)
+    labels = torch.from_numpy(rng.integers(0, 19, (2, 6, 5)))
+    labels[0, :2] = 255
+    weights = torch.from_numpy(class_weights(np.arange(19.0), LOSSES["even"].balance))
+    got = segmentation_loss(logits, labels, weights, LOSSES["even"])
+    wanted = torch.nn.functional.cross_entropy(
+        logits.double(), labels, weight=weights.double(), ignore_index=255
+    )
+    assert float(got) == pytest.approx(float(wanted), rel=1e-5)
 
 
 def test_dice_is_zero_for_the_truth_and_one_for_its_opposite() -> None:
@@ -210,8 +229,8 @@ def test_dice_is_zero_for_the_truth_and_one_for_its_opposite() -> None:
     weights = torch.ones(19)
 
     def dice(logits: torch.Tensor) -> float:
-        with_it = segmentation_loss(logits, labels, weights, dice=1.0)
-        return float(with_it - segmentation_loss(logits, labels, weights, dice=0.0))
+        with_it = segmentation_loss(logits, labels, weights, LossConfig(dice=1.0))
+        return float(with_it - segmentation_loss(logits, labels, weights, LossConfig(dice=0.0)))
 
     assert dice(sure) == pytest.approx(0.0, abs=1e-3)
     assert dice(sure.flip(3)) == pytest.approx(1.0, abs=0.05)
