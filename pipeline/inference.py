@@ -1,7 +1,7 @@
 """Frame to labels: resize, cut, infer, blend, argmax. The one path that video and report share.
 
     with open_engine(path) as engine:
-        segmenter = Segmenter(engine, tiles="cover")
+        segmenter = FrameSegmenter(engine, tiles="cover")
         labels = segmenter.segment(frame)
 
 A runner that overlaps its steps uses the two halves, which may run in different threads:
@@ -92,7 +92,7 @@ class Ticket:
     _submitted: float = 0.0
 
 
-class Segmenter:
+class FrameSegmenter:
     """Labels frames of any size with an engine of one size.
 
     ``submit`` and ``finish`` may be called from several threads, each ticket from one at a time.

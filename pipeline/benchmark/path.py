@@ -21,7 +21,7 @@ from pipeline.benchmark.contenders import Entries, Entry, Facts, facts_of
 from pipeline.benchmark.turns import LEAST_SAMPLES, Contender, Samples
 from pipeline.engines.base import Engine
 from pipeline.errors import SourceError
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.video.draw import Painter, Style
 from pipeline.video.frames import Frame, Pixels, Segmentation
 from pipeline.video.metrics import StreamStats
@@ -80,7 +80,7 @@ class FramePath:
     """
 
     def __init__(self, engine: Engine, frames: list[Pixels], output: Path) -> None:
-        self._segmenter = Segmenter(engine, tiles="fit")
+        self._segmenter = FrameSegmenter(engine, tiles="fit")
         self._frames = frames
         self._labels: Pixels = np.empty(frames[0].shape[:2], np.uint8)
         self._painter = Painter(Style(), "benchmark")

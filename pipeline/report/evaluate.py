@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from calibration.cityscapes import IGNORE, NUM_CLASSES
 from pipeline.errors import DatasetError, EngineError
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.kernels import NO_CLASS, confusion
 from pipeline.report.frames import FrameSource
 from pipeline.report.records import RECORD, MemoryRecords, RecordArray, Records
@@ -37,7 +37,7 @@ class Contestant:
     """An engine in the run: how messages call it, and its segmenter (``tiles="fit"``)."""
 
     name: str
-    segmenter: Segmenter
+    segmenter: FrameSegmenter
 
 
 def check_comparable(contestants: Sequence[Contestant]) -> None:

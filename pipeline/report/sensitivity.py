@@ -27,7 +27,7 @@ from pipeline.artifact import hash_of, sha256_of
 from pipeline.engines.base import FrameBatch, OutputBatch
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.errors import UsageError
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.kernels import confusion
 from pipeline.publish import write_output
 from pipeline.report.frames import FrameSource
@@ -105,7 +105,7 @@ class Bench:
         logits, labels = [], []
         matrix = np.zeros((NUM_CLASSES, NUM_CLASSES + 1), np.int64)
         with _opened(model) as engine:
-            segmenter = Segmenter(engine, tiles="fit")
+            segmenter = FrameSegmenter(engine, tiles="fit")
             for bgr, truth in self._held:
                 predicted = segmenter.segment(bgr)
                 logits.append(np.array(engine.last[0], np.float32))

@@ -14,7 +14,7 @@ from pipeline.engines.base import Engine
 from pipeline.engines.cpu import cpu_features, cpu_model
 from pipeline.engines.opening import manifest_of, open_engine
 from pipeline.errors import ArtifactError, UsageError
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.lineage import (
     TENSORRT_GRAPH,
     calibrated_on,
@@ -54,7 +54,7 @@ class Subject:
     @property
     def contestant(self) -> Contestant:
         """A segmenter over the engine that keeps frames' aspect and pads."""
-        return Contestant(self.name, Segmenter(self.engine, tiles="fit"))
+        return Contestant(self.name, FrameSegmenter(self.engine, tiles="fit"))
 
     def identity(self) -> dict[str, Any]:
         """What its labels depend on, as plain JSON: contents, runtime and device, not paths."""

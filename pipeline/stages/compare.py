@@ -24,7 +24,7 @@ from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.engines.tensorrt import open_tensorrt
 from pipeline.frame_stage import FrameStage
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.kernels import confusion
 from pipeline.report.metrics import official_class_iou, pixel_accuracy
 from pipeline.stage import Product, StageConfig
@@ -68,7 +68,7 @@ class CompareStage(FrameStage):
         count = min(check_count(cost, MOST_FRAMES), len(self.frames))
         with ExitStack() as stack:
             segmenters = {
-                name: Segmenter(stack.enter_context(engine), tiles="fit")
+                name: FrameSegmenter(stack.enter_context(engine), tiles="fit")
                 for name, engine in _members(inputs)
             }
             pairs = {pair: _Pair() for pair in combinations(segmenters, 2)}

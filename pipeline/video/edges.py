@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.video.frames import Region
 
 
 def edges_of(
-    segmenter: Segmenter, seen: tuple[int, int], patch: tuple[int, int], region: Region | None
+    segmenter: FrameSegmenter, seen: tuple[int, int], patch: tuple[int, int], region: Region | None
 ) -> tuple[tuple[list[float], list[float]], list[Region]]:
     """Patch edges and tile borders in pixels of the whole frame."""
     plan = segmenter.plan(*seen)

@@ -26,7 +26,7 @@ from typing import TypeAlias
 import numpy as np
 
 from pipeline.errors import EngineError, UsageError
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.video.draw import Painter
 from pipeline.video.edges import edges_of
 from pipeline.video.feed import Feed
@@ -83,7 +83,7 @@ class Runner:
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: FrameSegmenter,
         slots: int,
         *,
         source_options: SourceOptions | None = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engines.base import Engine
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.tiles import DEFAULT_OVERLAP, TileMode
 from pipeline.video.checks import check_request
 from pipeline.video.draw import Painter, Style
@@ -41,7 +41,7 @@ class Request:
         style: how frames are drawn.
         patch: (height, width) of the network's patches, to draw their edges and those of tiles.
         max_frames, max_latency, skip, region: see ``RunnerOptions``.
-        tiles, overlap, scale: see ``Segmenter``.
+        tiles, overlap, scale: see ``FrameSegmenter``.
     """
 
     sources: Sequence[SourceSpec]
@@ -87,7 +87,7 @@ class Session:
         self._request = request
         self._files = file_names([spec.name for spec in request.sources])
         self.controls = Controls(snapshots=request.snapshots)
-        segmenter = Segmenter(
+        segmenter = FrameSegmenter(
             engine, tiles=request.tiles, overlap=request.overlap, scale=request.scale
         )
         self._runner = Runner(

@@ -5,7 +5,7 @@
 Every frame of the split is enlarged by ``--upscale``, fitted into one tile, then covered with
 tiles at each overlap. Labels are compared at the enlarged size. ``seams`` is the mIoU of the pixels
 within 16 of a line where two tiles' shares meet without overlap; what overlap should mend. Frames
-a second are of ``Segmenter`` alone, one frame at a time; ratios to ``fit`` within one run.
+a second are of ``FrameSegmenter`` alone, one frame at a time; ratios to ``fit`` within one run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from calibration.cityscapes import CLASS_NAMES, IGNORE, Cityscapes
 from pipeline.engines.opening import open_engine
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.kernels import confusion
 from pipeline.report.metrics import class_iou, mean_over_classes
 
@@ -64,8 +64,8 @@ def main() -> None:
         picks = np.unique(np.linspace(0, len(pairs) - 1, options.limit).astype(int))
         pairs = [pairs[i] for i in picks]
     with open_engine(options.engine) as engine:
-        ways = [Segmenter(engine, tiles="fit")]
-        ways += [Segmenter(engine, tiles="cover", overlap=o) for o in options.overlaps]
+        ways = [FrameSegmenter(engine, tiles="fit")]
+        ways += [FrameSegmenter(engine, tiles="cover", overlap=o) for o in options.overlaps]
         frames = (enlarge(*dataset.read(pair), options.upscale) for pair in pairs)
         rows = measure(ways, [0.0, *options.overlaps], frames)
     print("| tiles | overlap | tiles a frame | mIoU | mIoU at seams | frames/s | of `fit` |")
@@ -90,7 +90,7 @@ def enlarge(
 
 
 def measure(
-    ways: list[Segmenter], overlaps: list[float],
+    ways: list[FrameSegmenter], overlaps: list[float],
     frames: Iterable[tuple[npt.NDArray[np.uint8], Labels]],
 ) -> list[Row]:  # fmt: skip
     """All ways on every frame in turn, so that whatever the machine does hits all of them."""
@@ -121,7 +121,7 @@ def measure(
     ]  # fmt: skip
 
 
-def seam_mask(shape: tuple[int, int], barely: Segmenter) -> npt.NDArray[np.bool_]:
+def seam_mask(shape: tuple[int, int], barely: FrameSegmenter) -> npt.NDArray[np.bool_]:
     """Pixels near the edges of the tiles of the plan with the least overlap."""
     mask = np.zeros(shape, bool)
     height, width = barely.tile

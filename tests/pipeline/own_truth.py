@@ -10,7 +10,7 @@ import numpy as np
 
 from calibration.cityscapes import TRAIN_IDS_TO_LABEL_IDS, Cityscapes
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 
 
 def own_truth(graph: Path, tree: Path, target: Path, *splits: str) -> Path:
@@ -20,7 +20,7 @@ def own_truth(graph: Path, tree: Path, target: Path, *splits: str) -> Path:
     """
     shutil.copytree(tree, target)
     with OnnxRuntimeEngine(graph) as engine:
-        segmenter = Segmenter(engine)
+        segmenter = FrameSegmenter(engine)
         for split in splits:
             for pair in Cityscapes(target).frames(split):
                 picture = cv2.imread(str(pair.image))

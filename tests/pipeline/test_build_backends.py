@@ -26,7 +26,7 @@ from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.opening import manifest_of
 from pipeline.engines.trt_builder import BuilderOptions
 from pipeline.errors import UsageError
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 from tests.helpers import why_no_gpu
 
@@ -102,7 +102,7 @@ def test_where_labels_part_is_what_counting_says(both: BuildResult, streets: Pat
     labels = {}
     for name, path in graphs.items():
         with OnnxRuntimeEngine(path) as engine:
-            segmenter = Segmenter(engine)
+            segmenter = FrameSegmenter(engine)
             labels[name] = np.stack([segmenter.segment(frame) for frame in frames])
     for one, other in combinations(graphs, 2):
         found = both.comparison["labels"]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engines.base import Engine
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.kernels import dispatch
 from tests.pipeline.fake_engine import (
     MIXES,
@@ -31,7 +31,7 @@ def test_the_double_keeps_the_protocol() -> None:
 
 def test_a_frame_of_the_tiles_size() -> None:
     frame = picture(32, 64)
-    labels = Segmenter(FakeEngine()).segment(frame)
+    labels = FrameSegmenter(FakeEngine()).segment(frame)
     assert labels.dtype == np.uint8
     assert_nearly_equal(labels, whole_frame_labels(frame))
     assert len(np.unique(labels)) > 3
@@ -45,7 +45,7 @@ def test_tiled_is_whole(batch: int, slots: int, labels: bool, overlap: float) ->
     frame = picture(101, 150)
     before = frame.copy()
     engine = FakeEngine(batch=batch, slots=slots, labels=labels)
-    segmenter = Segmenter(engine, tiles="cover", overlap=overlap)
+    segmenter = FrameSegmenter(engine, tiles="cover", overlap=overlap)
     got = segmenter.segment(frame)
     if labels:
         full = np.pad(frame, ((0, 3), (0, 2), (0, 0)), mode="reflect")
@@ -70,7 +70,7 @@ def test_any_size_comes_back_at_its_own_size(
     """A frame of one colour has one label, through every resize and reflection."""
     colour = np.array([30, 90, 200], np.uint8)
     frame = np.broadcast_to(colour, (*size, 3)).copy()
-    got = Segmenter(FakeEngine(labels=labels), tiles=tiles).segment(frame)
+    got = FrameSegmenter(FakeEngine(labels=labels), tiles=tiles).segment(frame)
     assert got.shape == size
     assert (got == (MIXES @ colour).argmax()).all()
 
@@ -84,7 +84,7 @@ def test_fit_finds_things_where_they_are(height: int, width: int, labels: bool) 
         first = frame if axis == 0 else frame.transpose(1, 0, 2)
         middle = len(first) // 2
         first[:middle], first[middle:] = (255, 0, 0), (0, 255, 0)
-        got = Segmenter(FakeEngine(labels=labels)).segment(frame)
+        got = FrameSegmenter(FakeEngine(labels=labels)).segment(frame)
         lines = got if axis == 0 else got.T
         scale = max(1.0, height / 32, width / 64)
         margin = int(np.ceil(4 * scale)) + 1
@@ -94,7 +94,7 @@ def test_fit_finds_things_where_they_are(height: int, width: int, labels: bool) 
 
 def test_a_scaled_cover_is_the_scaled_picture() -> None:
     frame = picture(60, 100)
-    got = Segmenter(FakeEngine(), tiles="cover", scale=2.0).segment(frame)
+    got = FrameSegmenter(FakeEngine(), tiles="cover", scale=2.0).segment(frame)
     large = cv2.resize(frame, (200, 120), interpolation=cv2.INTER_LINEAR)
     logits = network(large[None])[0]
     planes = [cv2.resize(plane, (100, 60), interpolation=cv2.INTER_LINEAR) for plane in logits]
@@ -106,7 +106,7 @@ def test_a_shrunk_picture_is_averaged_not_sampled() -> None:
     frame = np.zeros((128, 256, 3), np.uint8)
     frame[:, ::4] = frame[:, 3::4] = (255, 0, 0)
     frame[:, 1::4] = frame[:, 2::4] = (0, 0, 255)
-    got = Segmenter(FakeEngine()).segment(frame)
+    got = FrameSegmenter(FakeEngine()).segment(frame)
     mean, sampled = (MIXES @ colour for colour in ([127.5, 0, 127.5], [0, 0, 255]))
     assert (got == mean.argmax()).all()
     assert mean.argmax() != sampled.argmax()
@@ -119,7 +119,7 @@ def test_the_steady_state_allocates_nothing_of_a_frames_size(tiles: Any) -> None
     frame = picture(200, 300)
     engine = FakeEngine(slots=2)
     out = np.empty((200, 300), np.uint8)
-    segmenter = Segmenter(engine, tiles=tiles)
+    segmenter = FrameSegmenter(engine, tiles=tiles)
     values = network(engine.input(0))
     results = dict.fromkeys(range(2), values)
     engine.wait = lambda slot, timeout=None: results[slot]  # type: ignore[method-assign]  # no NumPy
@@ -154,5 +154,5 @@ def test_a_real_engine(tmp_path: Path) -> None:
     frame = picture(101, 150)
     for options in ({}, {"tiles": "cover"}, {"tiles": "cover", "scale": 0.7}):
         with OpenVINOEngine(tmp_path / "net.xml", slots=2) as engine:
-            got = Segmenter(engine, **options).segment(frame)
-        assert_nearly_equal(got, Segmenter(FakeEngine(), **options).segment(frame))
+            got = FrameSegmenter(engine, **options).segment(frame)
+        assert_nearly_equal(got, FrameSegmenter(FakeEngine(), **options).segment(frame))

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.engines.base import TensorSpec
 from pipeline.errors import EngineError, UsageError
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from tests.pipeline.fake_engine import FakeEngine, picture
 
 
@@ -27,7 +27,7 @@ from tests.pipeline.fake_engine import FakeEngine, picture
     ],
 )
 def test_frames_that_are_none(frame: Any, error: type[Exception]) -> None:
-    segmenter = Segmenter(FakeEngine(slots=1))
+    segmenter = FrameSegmenter(FakeEngine(slots=1))
     with pytest.raises(error, match="a frame"):
         segmenter.submit(frame)
     segmenter.segment(picture(9, 9))
@@ -43,7 +43,7 @@ def test_frames_that_are_none(frame: Any, error: type[Exception]) -> None:
     ],
 )
 def test_outputs_that_are_none(out: Any, error: type[Exception]) -> None:
-    segmenter = Segmenter(FakeEngine(slots=1))
+    segmenter = FrameSegmenter(FakeEngine(slots=1))
     ticket = segmenter.submit(picture(9, 9))
     with pytest.raises(error, match="out is"):
         segmenter.finish(ticket, out)
@@ -56,7 +56,7 @@ def test_outputs_that_are_none(out: Any, error: type[Exception]) -> None:
 )
 def test_options_are_refused_before_the_first_frame(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Segmenter(FakeEngine(), **options)
+        FrameSegmenter(FakeEngine(), **options)
 
 
 @pytest.mark.parametrize(
@@ -80,4 +80,4 @@ def test_engines_of_neither_kind(given: Any, gives: Any) -> None:
     if gives:
         engine.outputs = (TensorSpec("logits", *gives),)
     with pytest.raises(EngineError, match=r"fake\.engine"):
-        Segmenter(engine)
+        FrameSegmenter(engine)

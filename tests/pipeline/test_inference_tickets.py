@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from pipeline.errors import EngineError
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from tests.pipeline.fake_engine import FakeEngine, picture
 
 
 def test_frames_under_way_do_not_disturb_each_other() -> None:
     frames = [picture(50, 90, seed) for seed in range(5)]
     engine = FakeEngine(slots=6)
-    segmenter = Segmenter(engine, tiles="cover", overlap=0.2)
+    segmenter = FrameSegmenter(engine, tiles="cover", overlap=0.2)
     alone = [segmenter.segment(frame) for frame in frames]
     assert segmenter.batches(50, 90) == 4
-    wide = Segmenter(FakeEngine(slots=20), tiles="cover", overlap=0.2)
+    wide = FrameSegmenter(FakeEngine(slots=20), tiles="cover", overlap=0.2)
     assert (segmenter.lanes(50, 90), wide.lanes(50, 90)) == (1, 5)
     tickets = [wide.submit(frame) for frame in frames]
     order = [3, 0, 4, 1, 2]
@@ -29,7 +29,7 @@ def test_frames_under_way_do_not_disturb_each_other() -> None:
 
 
 def test_sizes_may_be_mixed() -> None:
-    segmenter = Segmenter(FakeEngine(slots=3))
+    segmenter = FrameSegmenter(FakeEngine(slots=3))
     sizes = [(20, 30), (70, 90), (20, 30), (32, 64)]
     alone = [segmenter.segment(picture(*size, seed)) for seed, size in enumerate(sizes)]
     tickets = [segmenter.submit(picture(*size, seed)) for seed, size in enumerate(sizes[:3])]
@@ -41,7 +41,7 @@ def test_sizes_may_be_mixed() -> None:
 
 def test_threads_may_share_a_segmenter() -> None:
     frames = [picture(40, 70, seed) for seed in range(4)]
-    segmenter = Segmenter(FakeEngine(slots=4))
+    segmenter = FrameSegmenter(FakeEngine(slots=4))
     want = [segmenter.segment(frame) for frame in frames]
     wrong: list[int] = []
 
@@ -58,7 +58,7 @@ def test_threads_may_share_a_segmenter() -> None:
 
 
 def test_too_many_frames_at_once() -> None:
-    segmenter = Segmenter(FakeEngine(slots=2))
+    segmenter = FrameSegmenter(FakeEngine(slots=2))
     frame = picture(32, 64)
     first, second = segmenter.submit(frame), segmenter.submit(frame)
     with pytest.raises(EngineError, match="takes 1 engine slots but 0 are free; finish a frame"):
@@ -69,7 +69,7 @@ def test_too_many_frames_at_once() -> None:
 
 
 def test_a_ticket_is_finished_once() -> None:
-    segmenter = Segmenter(FakeEngine())
+    segmenter = FrameSegmenter(FakeEngine())
     ticket = segmenter.submit(picture(32, 64))
     segmenter.finish(ticket)
     with pytest.raises(EngineError, match="finished or discarded before"):
@@ -80,7 +80,7 @@ def test_a_ticket_is_finished_once() -> None:
 
 def test_a_discarded_frame_frees_its_slots() -> None:
     engine = FakeEngine(slots=1)
-    segmenter = Segmenter(engine, tiles="cover")
+    segmenter = FrameSegmenter(engine, tiles="cover")
     frame = picture(50, 90)
     want = segmenter.segment(frame)
     for _ in range(3):
@@ -90,7 +90,7 @@ def test_a_discarded_frame_frees_its_slots() -> None:
 
 def test_a_timeout_leaves_the_frame_under_way() -> None:
     engine = FakeEngine(slots=2)
-    segmenter = Segmenter(engine, tiles="cover")
+    segmenter = FrameSegmenter(engine, tiles="cover")
     frame = picture(50, 90)
     want = segmenter.segment(frame)
     engine.slow = {1}
@@ -103,12 +103,14 @@ def test_a_timeout_leaves_the_frame_under_way() -> None:
 
 def test_a_slot_that_never_answers_is_not_used_again() -> None:
     engine = FakeEngine(slots=2)
-    segmenter = Segmenter(engine)
+    segmenter = FrameSegmenter(engine)
     engine.slow = {0}
     ticket = segmenter.submit(picture(32, 64))
     segmenter.discard(ticket, timeout=0.01)
     frame = picture(32, 64, 1)
-    np.testing.assert_array_equal(segmenter.segment(frame), Segmenter(FakeEngine()).segment(frame))
+    np.testing.assert_array_equal(
+        segmenter.segment(frame), FrameSegmenter(FakeEngine()).segment(frame)
+    )
     kept = segmenter.submit(frame)
     with pytest.raises(EngineError, match="0 are free"):
         segmenter.submit(frame)
@@ -118,7 +120,7 @@ def test_a_slot_that_never_answers_is_not_used_again() -> None:
 @pytest.mark.parametrize(("slots", "broken"), [(1, 0), (2, 1), (9, 5)])
 def test_a_failing_device_is_reported_and_frees_its_slots(slots: int, broken: int) -> None:
     engine = FakeEngine(slots=slots)
-    segmenter = Segmenter(engine, tiles="cover")
+    segmenter = FrameSegmenter(engine, tiles="cover")
     frame = picture(50, 90)
     want = segmenter.segment(frame)
     engine.broken = {broken}  # one of those that the second frame is given
@@ -131,7 +133,7 @@ def test_a_failing_device_is_reported_and_frees_its_slots(slots: int, broken: in
 
 def test_a_submission_that_fails_midway_frees_its_slots() -> None:
     engine = FakeEngine(slots=9)
-    segmenter = Segmenter(engine, tiles="cover")
+    segmenter = FrameSegmenter(engine, tiles="cover")
     frame = picture(50, 90)
     want = segmenter.segment(frame)
     submit = engine.submit

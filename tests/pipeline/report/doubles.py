@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.engines.base import EngineInfo, FrameBatch, OutputBatch, TensorSpec
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.report.evaluate import Contestant
 
 Labels = npt.NDArray[np.uint8]
@@ -151,6 +151,6 @@ def contestants(
 
     def make(name: str, channel: int) -> Contestant:
         engine = PaintedEngine(channel, shape, on_run=lambda: on_run(name))
-        return Contestant(name, Segmenter(engine))
+        return Contestant(name, FrameSegmenter(engine))
 
     return make("fp32", BLUE), make("int8", GREEN), make("exact graph", RED)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DatasetError, EngineError
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.report.evaluate import Contestant, check_comparable, evaluate
 from pipeline.report.records import RECORD, RecordArray, StateFile
 from pipeline.report.zones import PATCH_BINS
@@ -61,7 +61,7 @@ def test_logits_are_scored_at_the_frames_own_size() -> None:
     truth = [np.full(SHAPE, c, np.uint8) for c in (3, 11)]
     frames = PaintedFrames(truth, truth, truth[::-1])
     make = [
-        Contestant(name, Segmenter(PaintedEngine(channel, classes=19)))
+        Contestant(name, FrameSegmenter(PaintedEngine(channel, classes=19)))
         for name, channel in (("a", 0), ("b", 1))
     ]
     records = evaluate(frames, make[0], make[1])
@@ -85,8 +85,8 @@ def test_padding_is_not_scored() -> None:
         return spoilt
 
     frames = PaintedFrames([truth], [truth], [truth])
-    clean = Contestant("clean", Segmenter(PaintedEngine(0)))
-    spoilt = Contestant("spoilt", Segmenter(PaintedEngine(1, transform=spoil)))
+    clean = Contestant("clean", FrameSegmenter(PaintedEngine(0)))
+    spoilt = Contestant("spoilt", FrameSegmenter(PaintedEngine(1, transform=spoil)))
     records = evaluate(frames, clean, spoilt)
     assert records["candidate"][0][5, 5] == truth.size
     np.testing.assert_array_equal(records["candidate"], records["reference"])
@@ -182,10 +182,10 @@ def test_memory_does_not_grow_with_frames(tmp_path: Path) -> None:
 
 def test_engines_that_cannot_be_compared_are_named() -> None:
     reference, candidate, _exact = contestants()
-    other = Contestant("wide", Segmenter(PaintedEngine(shape=(48, 128))))
+    other = Contestant("wide", FrameSegmenter(PaintedEngine(shape=(48, 128))))
     with pytest.raises(EngineError, match=r"fp32 takes 48x64 pixels and wide takes 48x128"):
         evaluate(painted(1), reference, other)
-    eleven = Contestant("eleven", Segmenter(PaintedEngine(classes=11)))
+    eleven = Contestant("eleven", FrameSegmenter(PaintedEngine(classes=11)))
     with pytest.raises(EngineError, match="eleven tells 11 classes apart, but the labels have 19"):
         check_comparable([reference, candidate, eleven])
 

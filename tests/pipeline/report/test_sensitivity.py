@@ -16,7 +16,7 @@ from calibration.ablation import Ablation
 from pipeline.build import BuildResult
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.errors import UsageError
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.report.schema import SensitivityRow
 from pipeline.report.sensitivity import Bench, measure, ranked
 from pipeline.report.subjects import Graphs, exact_graph_of, graphs_of, open_subject
@@ -150,7 +150,7 @@ def test_figures_of_one_layer_are_those_of_the_two_graphs(graphs: Graphs, tmp_pa
         OnnxRuntimeEngine(graphs.floating) as all_,
     ):
         mine, theirs = one.infer(picture), all_.infer(picture)
-        labels = [Segmenter(each).segment(picture[0]) for each in (one, all_)]
+        labels = [FrameSegmenter(each).segment(picture[0]) for each in (one, all_)]
     expected = np.linalg.norm(mine - theirs) / np.linalg.norm(theirs)
     assert rows[ONE].logits_error == pytest.approx(expected, rel=1e-5)
     assert rows[ONE].labels_changed == pytest.approx(100 * np.mean(labels[0] != labels[1]))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from pipeline.errors import SourceError
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.video.draw import Painter, Style
 from pipeline.video.output import Controls
 from pipeline.video.runner import Runner, RunnerOptions
@@ -29,7 +29,7 @@ def make(
 ) -> Runner:
     engine = engine or ColourEngine(HEIGHT, WIDTH)
     return Runner(
-        Segmenter(engine), engine.slots, options=options, source_options=source_options,
+        FrameSegmenter(engine), engine.slots, options=options, source_options=source_options,
         opener=opener, controls=controls,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.video.draw import Painter, Style
 from pipeline.video.runner import Runner, RunnerOptions
 from pipeline.video.sinks.base import Shown
@@ -85,7 +85,7 @@ class Meter:
 def test_no_allocation_of_a_frames_size_per_frame(tmp_path: Path, tiles: str) -> None:
     engine = ColourEngine(192, 256, slots=3)
     assert tiles in ("fit", "cover")
-    segmenter = Segmenter(engine, tiles="cover" if tiles == "cover" else "fit")
+    segmenter = FrameSegmenter(engine, tiles="cover" if tiles == "cover" else "fit")
     runner = Runner(
         segmenter, engine.slots, options=RunnerOptions(max_frames=130),
         opener=lambda _spec, _options: Still(),
@@ -133,7 +133,7 @@ def test_lost_reader_is_let_go_at_once() -> None:
         return found
 
     engine = ColourEngine(CLIP_HEIGHT, CLIP_WIDTH)
-    runner = Runner(Segmenter(engine), engine.slots, opener=opener)
+    runner = Runner(FrameSegmenter(engine), engine.slots, opener=opener)
     runner.add(SourceSpec("url", "rtsp://x", "rtsp://x"), [], Painter(Style(), "x"))
     stats = runner.streams[0].stats
     shown: list[int] = []

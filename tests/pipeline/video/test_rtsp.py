@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from calibration.streets import StreetScene
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.video.draw import Painter, Style
 from pipeline.video.lateness import Haste
 from pipeline.video.readers.omission import Omission
@@ -188,7 +188,7 @@ def play(
     """Run until each condition that the script yields has come true, one after the other."""
     engine = ColourEngine(HEIGHT, WIDTH, slots=1, delay=delay)
     runner = Runner(
-        Segmenter(engine), engine.slots,
+        FrameSegmenter(engine), engine.slots,
         source_options=SourceOptions(open_timeout=5.0, read_timeout=1.0),
     )  # fmt: skip
     sink = Lag()

@@ -11,7 +11,7 @@ import pytest
 
 from calibration.cityscapes import IGNORE, LABEL_IDS_TO_TRAIN_IDS
 from calibration.streets import StreetScene
-from pipeline.inference import Segmenter
+from pipeline.inference import FrameSegmenter
 from pipeline.kernels import confusion
 from pipeline.report.evaluate import Contestant, evaluate
 from pipeline.report.metrics import score
@@ -39,7 +39,7 @@ class Streets:
 @pytest.mark.parametrize("slots", [1, 3])
 def test_runner_and_report_agree_to_the_pixel(tmp_path: Path, slots: int) -> None:
     frames = Streets()
-    contestants = [Contestant(name, Segmenter(ColourEngine(64, 128))) for name in ("a", "b")]
+    contestants = [Contestant(name, FrameSegmenter(ColourEngine(64, 128))) for name in ("a", "b")]
     reported = evaluate(frames, contestants[0], contestants[1])["candidate"].sum(
         axis=0, dtype=np.int64
     )
