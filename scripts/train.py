@@ -71,9 +71,9 @@ def build_parser() -> Parser:
                         help="of samples, whole patches (default: 256x256)")  # fmt: skip
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument(
-        "--loss", choices=("hard", "even"), default="hard",
-        help="hard: weighted cross entropy of the hardest pixels, and Dice; even: of all pixels, "
-        "for a last run (default: %(default)s)",
+        "--loss", choices=("hard", "plain"), default="hard",
+        help="hard: weighted cross entropy of the hardest pixels, and Dice; plain: cross entropy "
+        "of every pixel, for a last run (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--every", type=positive_int, default=250, help="steps between validations")
     parser.add_argument("--seed", type=int, default=0)

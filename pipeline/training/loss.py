@@ -42,9 +42,9 @@ class LossConfig:
 
 LOSSES: Mapping[str, LossConfig] = {
     "hard": LossConfig(),
-    "even": LossConfig(keep=1.0, dice=0.0),
+    "plain": LossConfig(balance=0.0, keep=1.0, dice=0.0),
 }
-"""By name: hard looks for rare classes; even is the weighted cross entropy of every pixel."""
+"""By name: hard looks for rare classes; plain is the cross entropy of every pixel."""
 
 
 def class_weights(shares: npt.NDArray[np.float64], balance: float = 1.0) -> npt.NDArray[np.float32]:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from calibration.cityscapes import CLASS_NAMES
 from models.checkpoints import load_segmenter, save_segmenter
 from models.errors import ModelError
 from models.locality import inject_locality
@@ -55,4 +57,30 @@ def test_what_cannot_be_averaged_is_refused_and_nothing_is_written(tmp_path: Pat
         main([str(one), str(deploy), "--output", str(out)])
     with pytest.raises(ModelError, match=r"none\.safetensors' does not exist"):
         main([str(one), str(tmp_path / "none.safetensors"), "--output", str(out)])
+    assert not out.exists()
+
+
+def test_a_favoured_class_has_so_much_more_logit_and_the_others_what_they_had(
+    tmp_path: Path,
+) -> None:
+    one = trained(tmp_path / "one.safetensors", 0)
+    out = tmp_path / "favoured.safetensors"
+    assert main([str(one), "--favour", "pole=1.5", "--favour", "car=-2", "--output", str(out)]) == 0
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before, after = (load_segmenter(f)[0].eval()(image) for f in (one, out))
+    wanted = np.zeros(before.shape[1])
+    wanted[[CLASS_NAMES.index("pole"), CLASS_NAMES.index("car")]] = 1.5, -2
+    added = (after - before).double().numpy()
+    np.testing.assert_allclose(
+        added, np.broadcast_to(wanted[:, None, None], added.shape), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("entry", ["pole", "pole=", "pole=nan", "pole=11", "lamp=1", "=1"])
+def test_what_cannot_be_favoured_is_refused(tmp_path: Path, entry: str) -> None:
+    one = trained(tmp_path / "one.safetensors", 0)
+    out = tmp_path / "favoured.safetensors"
+    with pytest.raises(UsageError, match="give CLASS=LOGIT"):
+        main([str(one), "--favour", entry, "--output", str(out)])
     assert not out.exists()
