@@ -35,6 +35,7 @@ from pipeline.engines.trt_preflight import (
     known_capabilities,
     this_platform,
 )
+from pipeline.engines.trt_start import create
 from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
 
 MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -144,6 +145,7 @@ class TensorRTEngine(EngineBase):
         self._memory = memory
         self._logger = make_logger(trt, most=_LOG_LINES)
         self._name = path.name
+        self._title = NAMES[built_with(manifest, path.name).flavour]
         self._gpu_memory = gpu.memory
         self.slots = slots
         self._runtime: Any = None
@@ -192,7 +194,10 @@ class TensorRTEngine(EngineBase):
         return _graph_state(cuda_graphs, own, reasons)
 
     def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool) -> None:
-        runtime = self._runtime = trt.Runtime(self._logger)  # outlives the engine
+        # Outlives the engine.
+        runtime = self._runtime = create(
+            lambda: trt.Runtime(self._logger), self._lines, f"{self._title} {trt.__version__}"
+        )
         runtime.engine_host_code_allowed = allow_host_code
         if hasattr(runtime, "get_engine_validity"):
             validity, why = runtime.get_engine_validity(plan)

@@ -34,6 +34,7 @@ from pipeline.engines.trt_preflight import (
     known_capabilities,
     this_platform,
 )
+from pipeline.engines.trt_start import create
 from pipeline.errors import EngineError, UsageError
 from pipeline.private import CACHE_VARIABLE, cache_root
 
@@ -134,12 +135,14 @@ def build_plan(
 
     Raises:
         UsageError: the flavour lacks an option.
-        EngineError: the parser or builder refused, with its reason; or memory ran out.
+        EngineError: TensorRT does not start with this driver; the parser or builder refused, with
+            its reason; or memory ran out.
     """
     check_options(trt, flavour, options)
     start = perf_counter()
     logger = make_logger(trt)
-    builder = trt.Builder(logger)
+    title = f"{NAMES[flavour]} {trt.__version__}"
+    builder = create(lambda: trt.Builder(logger), lambda: logger.lines, title)
     network = builder.create_network(_typed(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):

@@ -43,10 +43,12 @@ _FUSED_IN_FLOAT = frozenset({"runtime_fusion"})
 # TensorRT itself writes "insuficient".
 _MEMORY = re.compile(
     r"out of memory|outofmemory|cudaerrormemoryallocation|insuff?icient memory|"
-    r"allocation failure|cuda error 2\b"
+    r"allocation failure|cuda error 2\b|initialization failure with error:? 2\b"
 )
 _WORKSPACE = re.compile(r"insuff?icient workspace|within workspace limit")
 _NO_KERNEL = "could not find any implementation"
+# Older versions only warn of the one thing after which nothing works.
+_NO_START = "cuda initialization failure"
 
 
 @dataclass(frozen=True)
@@ -204,11 +206,22 @@ def executed(layers: Iterable[Layer]) -> dict[str, int]:
 
 
 def first_error(lines: Iterable[LogLine]) -> str:
-    """The most telling error, on one line; what to say when the builder or parser gives nothing."""
-    errors = [line.text for line in lines if line.severity in ("ERROR", "INTERNAL_ERROR")]
+    """The most telling error, on one line; what to say when TensorRT gives nothing."""
+    errors = _errors(lines)
     telling = [text for text in errors if not text.startswith("ModelImporter") or "ERROR:" in text]
     chosen = (telling or errors or ["no reason given"])[0]
     return " ".join(chosen.split())[:500]
+
+
+def _errors(lines: Iterable[LogLine]) -> list[str]:
+    """What went wrong, as TensorRT says it: its errors, or the warning that it could not start."""
+    kept = list(lines)
+    errors = [line.text for line in kept if line.severity in ("ERROR", "INTERNAL_ERROR")]
+    return errors or [
+        line.text
+        for line in kept
+        if line.severity == "WARNING" and _NO_START in line.text.lower()
+    ]
 
 
 def shortage(lines: Iterable[LogLine]) -> Shortage | None:
@@ -218,7 +231,7 @@ def shortage(lines: Iterable[LogLine]) -> Shortage | None:
     that succeed, so it counts only where the error is that no kernel was left.
     """
     kept = list(lines)
-    errors = [x.text.lower() for x in kept if x.severity in ("ERROR", "INTERNAL_ERROR")]
+    errors = [text.lower() for text in _errors(kept)]
     if any(_WORKSPACE.search(text) for text in errors):
         return "workspace"
     if any(_MEMORY.search(text) for text in errors):

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.engines.cuda_driver import GpuFacts
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, EngineError
 
 Flavour: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
 Hardware: TypeAlias = Literal["same", "same-capability", "ampere+"]
@@ -123,10 +123,25 @@ def check_fits(built: BuiltWith, here: Here, *, name: str, rebuild: str) -> None
                 f"{NAMES[built.flavour]} does not know this GPU: build it with --flavour tensorrt"
             )
         raise ArtifactError(f"engine '{name}' {reason}", hint=hint)
-    old = _driver(built, here)
+    old = _driver(built.flavour, here.version, here.cuda, here.gpu)
     if old:
-        hint = f"install a newer driver, or packages of {NAMES[built.flavour]} for its CUDA"
-        raise ArtifactError(f"engine '{name}' {old}", hint=hint)
+        raise ArtifactError(f"engine '{name}' {old[0]}", hint=old[1])
+
+
+def check_driver(flavour: Flavour, version: str, cuda: int | None, gpu: GpuFacts) -> None:
+    """Raise ``EngineError`` with both sides where the driver is too old for this TensorRT.
+
+    For whoever builds, before the work that comes first: the builder itself would refuse at its
+    end. What TensorRT opens is asked by ``check_fits``.
+
+    Args:
+        flavour, version: of the installed TensorRT.
+        cuda: see ``cuda_major``; nothing is claimed where it is ``None``.
+        gpu: with the driver's CUDA version.
+    """
+    old = _driver(flavour, version, cuda, gpu)
+    if old:
+        raise EngineError(f"building {old[0]}", hint=old[1])
 
 
 def _platform(built: BuiltWith, here: Here) -> str | None:
@@ -192,14 +207,17 @@ def _gib(number: int) -> str:
     return f"{number / 2**30:.0f} GiB"
 
 
-def _driver(built: BuiltWith, here: Here) -> str | None:
-    if here.cuda is not None and here.gpu.driver[0] < here.cuda:
-        had = ".".join(map(str, here.gpu.driver))
-        return (
-            f"needs a driver for CUDA {here.cuda}, which the installed {NAMES[built.flavour]} "
-            f"{here.version} is made for; this driver runs up to CUDA {had}"
-        )
-    return None
+def _driver(
+    flavour: Flavour, version: str, cuda: int | None, gpu: GpuFacts
+) -> tuple[str, str] | None:
+    """(what is wrong, what to do about it)."""
+    if cuda is None or gpu.driver[0] >= cuda:
+        return None
+    return (
+        f"needs a driver for CUDA {cuda}, which the installed {NAMES[flavour]} {version} is made "
+        f"for; this driver runs up to CUDA {'.'.join(map(str, gpu.driver))}",
+        f"install a newer driver, or packages of {NAMES[flavour]} for its CUDA",
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

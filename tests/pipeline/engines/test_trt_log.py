@@ -176,6 +176,10 @@ SKIPPED = "Skipping tactic 0 due to insuficient memory on requested size of 2914
         ("Error Code 2: OutOfMemory (no further information)", "memory"),
         ("CUDA error 2 for 1024-byte allocation.", "memory"),
         ("CUDA error 209 launching the kernel", None),
+        ("Error Code 6: API Usage Error (CUDA initialization failure with error: 2. Please check",
+         "memory"),
+        ("createInferBuilder: Error Code 6: CUDA initialization failure with error: 35", None),
+        ("createInferRuntime: Error Code 6: CUDA initialization failure with error 209", None),
         ("Tactic Selection: no tactics to implement the operation within workspace limit.",
          "workspace"),
         ("Could not find any implementation for node c due to insufficient workspace. See verbose",
@@ -186,7 +190,8 @@ SKIPPED = "Skipping tactic 0 due to insuficient memory on requested size of 2914
 def test_what_was_short_is_told_by_errors(text: str, short: str | None) -> None:
     assert shortage([LogLine("ERROR", text)]) == short
     assert shortage([LogLine("VERBOSE", text)]) is None
-    assert shortage([LogLine("WARNING", text)]) is None
+    # A warning but for the one of older versions that cannot start.
+    assert shortage([LogLine("WARNING", text)]) == (short if "initialization" in text else None)
 
 
 def test_a_warning_tells_only_where_no_kernel_was_left() -> None:
@@ -231,6 +236,10 @@ def test_the_first_telling_error_is_one_line() -> None:
     ]
     assert first_error(lines) == "ModelImporter.cpp:151: ERROR: cannot import"
     assert first_error([]) == "no reason given"
+    assert first_error(lines[:1]) == "no reason given"
+    start = LogLine("WARNING", "CUDA initialization failure with error: 35")
+    assert first_error([lines[0], start]) == start.text
+    assert first_error([start, *lines]) == "ModelImporter.cpp:151: ERROR: cannot import"
 
 
 def test_a_real_build_names_every_node_and_its_precision() -> None:

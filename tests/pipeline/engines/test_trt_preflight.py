@@ -12,12 +12,13 @@ from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_preflight import (
     BuiltWith,
     Here,
+    check_driver,
     check_fits,
     cuda_major,
     known_capabilities,
     this_platform,
 )
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, EngineError
 
 ORIN = GpuFacts("Orin", (8, 7), 32 << 30, (12, 6))
 HERE = Here("10.3.0", None, "linux-aarch64", ORIN)
@@ -141,6 +142,18 @@ def test_what_does_not_fit_is_one_line_with_both_sides(
         )
     else:
         assert caught.value.hint == "build it here: python build.py"
+
+
+def test_a_driver_too_old_to_build_with_is_refused_before_the_work() -> None:
+    check_driver("tensorrt", "10.9.0", 12, ORIN)  # minor versions are compatible
+    check_driver("tensorrt", "10.9.0", None, ORIN)
+    with pytest.raises(EngineError) as caught:
+        check_driver("tensorrt", "10.9.0", 13, ORIN)
+    assert str(caught.value) == (
+        "building needs a driver for CUDA 13, which the installed TensorRT 10.9.0 is made for; "
+        "this driver runs up to CUDA 12.6"
+    )
+    assert caught.value.hint == "install a newer driver, or packages of TensorRT for its CUDA"
 
 
 def test_this_machine_can_be_said() -> None:
