@@ -24,6 +24,7 @@ from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import CudaMemory, open_memory
 from pipeline.engines.rebuild import recorded_command
 from pipeline.engines.trt_executor import Request, open_context
+from pipeline.engines.trt_kernels import Kernels, open_kernels
 from pipeline.engines.trt_log import LogLine, first_error, make_logger, shortage
 from pipeline.engines.trt_preflight import (
     NAMES,
@@ -145,11 +146,12 @@ class TensorRTEngine(EngineBase):
         self._memory = memory
         self._logger = make_logger(trt, most=_LOG_LINES)
         self._name = path.name
-        self._title = NAMES[built_with(manifest, path.name).flavour]
-        self._gpu_memory = gpu.memory
+        self._flavour = built_with(manifest, path.name).flavour
+        self._gpu = gpu
         self.slots = slots
         self._runtime: Any = None
         self._engine: Any = None
+        self._kernels: Kernels | None = None
         self._requests: list[Request] = []
         self._open = True
         try:
@@ -162,7 +164,7 @@ class TensorRTEngine(EngineBase):
                 self.close()
             raise
         self.info = EngineInfo(
-            backend=built_with(manifest, path.name).flavour,
+            backend=self._flavour,
             device=gpu.name,
             precision=str(manifest.facts.get("precision")),
             path=str(path),
@@ -184,6 +186,8 @@ class TensorRTEngine(EngineBase):
         """Load the plan and run every slot once; what became of CUDA graphs."""
         with self._memory.active():
             self._deserialize(trt, plan, allow_host_code)
+            if self._flavour == "tensorrt-rtx":
+                self._kernels = open_kernels(self._engine, plan, trt.__version__, self._gpu)
             given, gives = self._io(trt, manifest)
             self.inputs, self.outputs = (given,), (gives,)
             contexts = [self._context(trt, cuda_graphs) for _ in range(self.slots)]
@@ -191,13 +195,15 @@ class TensorRTEngine(EngineBase):
             self._requests.append(Request(self._memory, context, given, gives, self._failure))
         own = contexts[0][1]
         reasons = [each.warm_up(capture=cuda_graphs and not own) for each in self._requests]
+        if self._kernels is not None:
+            with self._memory.active():
+                self._kernels.keep()
         return _graph_state(cuda_graphs, own, reasons)
 
     def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool) -> None:
-        # Outlives the engine.
-        runtime = self._runtime = create(
-            lambda: trt.Runtime(self._logger), self._lines, f"{self._title} {trt.__version__}"
-        )
+        title = f"{NAMES[self._flavour]} {trt.__version__}"
+        runtime = create(lambda: trt.Runtime(self._logger), self._lines, title)
+        self._runtime = runtime  # outlives the engine
         runtime.engine_host_code_allowed = allow_host_code
         if hasattr(runtime, "get_engine_validity"):
             validity, why = runtime.get_engine_validity(plan)
@@ -231,7 +237,7 @@ class TensorRTEngine(EngineBase):
         return found["INPUT"][0], found["OUTPUT"][0]
 
     def _context(self, trt: Any, cuda_graphs: bool) -> tuple[Any, bool]:
-        context, own = open_context(trt, self._engine, graphs=cuda_graphs)
+        context, own = open_context(trt, self._engine, graphs=cuda_graphs, kernels=self._kernels)
         if context is None:
             raise self._failure("has no room for another request")
         return context, own
@@ -248,7 +254,7 @@ class TensorRTEngine(EngineBase):
 
     def _smaller_workspace(self) -> int:
         """MiB: an eighth of the GPU, and no more than half of what its activations take now."""
-        most = max(64, self._gpu_memory // 8 >> 20)
+        most = max(64, self._gpu.memory // 8 >> 20)
         if self._engine is None:
             return most
         return max(16, min(most, _activations(self._engine) // 2 >> 20))
@@ -280,6 +286,7 @@ class TensorRTEngine(EngineBase):
             # TensorRT frees device memory as its objects go: contexts, then engine, then runtime.
             with self._memory.active():
                 self._requests.clear()
+                self._kernels = None  # every context uses them
                 self._engine = None
                 self._runtime = None
         finally:

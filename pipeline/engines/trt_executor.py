@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.engines.base import FrameBatch, OutputBatch, TensorSpec
 from pipeline.engines.cuda_memory import CudaMemory
+from pipeline.engines.trt_kernels import Kernels
 from pipeline.errors import EngineError
 
 _POLL_SECONDS = 50e-6
@@ -153,14 +154,25 @@ def _nbytes(spec: TensorSpec) -> int:
     return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
 
 
-def open_context(trt: Any, engine: Any, *, graphs: bool) -> tuple[Any, bool]:
-    """(execution context, whether TensorRT itself runs it as a CUDA graph).
+def open_context(
+    trt: Any, engine: Any, *, graphs: bool, kernels: Kernels | None = None
+) -> tuple[Any, bool]:
+    """(execution context, whether TensorRT itself is to run it as a CUDA graph).
 
     TensorRT for RTX captures by itself when its runtime configuration says so; its kernels are
     compiled on first use, which a capture from outside would not survive.
+
+    Args:
+        trt: the module.
+        engine: deserialised.
+        graphs: whether CUDA graphs are wanted.
+        kernels: compiled before or by another context, see ``open_kernels``.
     """
-    if graphs and hasattr(trt, "CudaGraphStrategy"):
-        config = engine.create_runtime_config()
+    if not hasattr(trt, "CudaGraphStrategy"):
+        return engine.create_execution_context(), False
+    config = engine.create_runtime_config()
+    if graphs:
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        return engine.create_execution_context(config), True
-    return engine.create_execution_context(), False
+    if kernels is not None:
+        kernels.give(config)
+    return engine.create_execution_context(config), graphs

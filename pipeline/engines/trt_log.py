@@ -218,9 +218,7 @@ def _errors(lines: Iterable[LogLine]) -> list[str]:
     kept = list(lines)
     errors = [line.text for line in kept if line.severity in ("ERROR", "INTERNAL_ERROR")]
     return errors or [
-        line.text
-        for line in kept
-        if line.severity == "WARNING" and _NO_START in line.text.lower()
+        line.text for line in kept if line.severity == "WARNING" and _NO_START in line.text.lower()
     ]
 
 

@@ -135,7 +135,8 @@ def check_driver(flavour: Flavour, version: str, cuda: int | None, gpu: GpuFacts
     end. What TensorRT opens is asked by ``check_fits``.
 
     Args:
-        flavour, version: of the installed TensorRT.
+        flavour: which TensorRT builds.
+        version: of the installed one.
         cuda: see ``cuda_major``; nothing is claimed where it is ``None``.
         gpu: with the driver's CUDA version.
     """

@@ -20,7 +20,7 @@ ERROR = LogLine(
     "failure with error: 35. Please check your CUDA installation)",
 )
 WARNING = LogLine("WARNING", "CUDA initialization failure with error: 35")
-FULL = LogLine("ERROR", "createInferBuilder: Error Code 6: CUDA initialization failure with error 2")
+FULL = LogLine("ERROR", "Error Code 6: API Usage Error (CUDA initialization failure with error: 2)")
 
 
 def _refuses() -> None:
