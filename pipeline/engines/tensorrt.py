@@ -23,9 +23,9 @@ from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatc
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import CudaMemory, open_memory
 from pipeline.engines.rebuild import recorded_command
-from pipeline.engines.trt_executor import Request, open_context
+from pipeline.engines.trt_executor import OWN_RUNS, Request, open_context
 from pipeline.engines.trt_kernels import Kernels, open_kernels
-from pipeline.engines.trt_log import LogLine, first_error, make_logger, shortage
+from pipeline.engines.trt_log import LogLine, capture_failure, first_error, make_logger, shortage
 from pipeline.engines.trt_preflight import (
     NAMES,
     BuiltWith,
@@ -194,7 +194,13 @@ class TensorRTEngine(EngineBase):
         for context, _own in contexts:
             self._requests.append(Request(self._memory, context, given, gives, self._failure))
         own = contexts[0][1]
-        reasons = [each.warm_up(capture=cuda_graphs and not own) for each in self._requests]
+        runs = OWN_RUNS if own else 1
+        reasons = [
+            each.warm_up(capture=cuda_graphs and not own, runs=runs) for each in self._requests
+        ]
+        if own:
+            said = capture_failure(self._lines())
+            reasons = [said or each.own_graph_refused() for each in self._requests]
         if self._kernels is not None:
             with self._memory.active():
                 self._kernels.keep()
@@ -313,11 +319,9 @@ def _graph_state(asked: bool, own: bool, reasons: Sequence[str | None]) -> str:
     """Of all slots; ``reasons``: why each has no graph."""
     if not asked:
         return "off"
-    if own:
-        return "by the runtime"
     without = [reason for reason in reasons if reason is not None]
     if not without:
-        return "captured"
+        return "by the runtime" if own else "captured"
     which = "none" if len(without) == len(reasons) else f"not in {len(without)} of {len(reasons)}"
     return f"{which}: {'; '.join(dict.fromkeys(without))}"
 

@@ -24,6 +24,12 @@ from pipeline.errors import EngineError
 
 _POLL_SECONDS = 50e-6
 DRAIN_SECONDS = 5.0
+OWN_RUNS = 3
+"""Of a TensorRT that captures by itself: it allocates, it captures, it replays.
+
+Without them it would capture in the runner's first frames, while another thread polls an event: a
+call that a capture of the global kind forbids.
+"""
 
 
 class Context(Protocol):
@@ -65,23 +71,43 @@ class Request:
         self.input: FrameBatch = self._host[0].view(given.dtype).reshape(given.shape)
         self.output: OutputBatch = self._host[1].view(gives.dtype).reshape(gives.shape)
 
-    def warm_up(self, *, capture: bool) -> str | None:
-        """Run once, and record the graph if asked to.
+    def warm_up(self, *, capture: bool, runs: int = 1) -> str | None:
+        """Run, each time to its end, and record the graph if asked to.
 
-        TensorRT allocates and loads on its first run, which a graph may not hold.
+        TensorRT allocates and loads on its first run, which a graph may not hold. Where it captures
+        by itself, it does so on its second run: ``OWN_RUNS`` are wanted.
+
+        Args:
+            capture: record a graph here.
+            runs: before that.
 
         Returns:
             Why there is no graph, ``None`` when there is one or none was asked for.
+
+        Raises:
+            EngineError: TensorRT or the device failed.
         """
         with self._memory.active():
-            self._queue()
-            self._memory.synchronize(self._stream)
+            for _ in range(runs):
+                self._queue()
+                self._memory.synchronize(self._stream)
             return self._record() if capture else None
+
+    def own_graph_refused(self) -> str | None:
+        """Why TensorRT's own capture cannot have worked, as far as the context says."""
+        capturable = getattr(self._context, "is_stream_capturable", None)
+        with self._memory.active():
+            if capturable is None or capturable(self._stream):
+                return None
+        return "TensorRT says that it cannot be captured"
 
     def _record(self) -> str | None:
         if not self._memory.has_graphs:
             return f"{self._memory.name} alone has no CUDA graphs"
-        self._memory.begin_capture(self._stream)
+        try:
+            self._memory.begin_capture(self._stream)
+        except EngineError as error:
+            return str(error)  # nothing was begun, so nothing has to end
         problem: str | None = None
         try:
             self._queue()

@@ -46,6 +46,7 @@ _MEMORY = re.compile(
     r"allocation failure|cuda error 2\b|initialization failure with error:? 2\b"
 )
 _WORKSPACE = re.compile(r"insuff?icient workspace|within workspace limit")
+_NO_GRAPH = re.compile(r"not graph capturable|cuda graph capture failed", re.IGNORECASE)
 _NO_KERNEL = "could not find any implementation"
 # Older versions only warn of the one thing after which nothing works.
 _NO_START = "cuda initialization failure"
@@ -241,6 +242,12 @@ def shortage(lines: Iterable[LogLine]) -> Shortage | None:
         if any(_WORKSPACE.search(text) for text in warnings):
             return "workspace"
     return None
+
+
+def capture_failure(lines: Iterable[LogLine]) -> str | None:
+    """What TensorRT for RTX said, on one line, when its own CUDA graph came to nothing."""
+    found = next((line.text for line in lines if _NO_GRAPH.search(line.text)), None)
+    return None if found is None else " ".join(found.split())[:500]
 
 
 def fallbacks(precisions: Mapping[str, str], float_ok: Iterable[str]) -> list[str]:

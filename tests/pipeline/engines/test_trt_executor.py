@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.engines.base import TensorSpec
 from pipeline.engines.cuda_memory import Bytes
-from pipeline.engines.trt_executor import Request
+from pipeline.engines.trt_executor import OWN_RUNS, Request
 from pipeline.errors import EngineError
 
 GIVEN = TensorSpec("frames", "uint8", (1, 2, 4, 3), "NHWC")
@@ -162,6 +162,39 @@ def test_a_graph_is_recorded_after_a_first_run_and_launched_from_then_on() -> No
     diary.calls.clear()
     request.submit(0)
     assert diary.calls == ["launch 13 on 11", "record 12 on 11"]
+
+
+def test_one_that_captures_by_itself_runs_until_it_replays() -> None:
+    """Each run to its end, so that nobody polls an event while the second is captured."""
+    diary = Diary()
+    assert _request(diary).warm_up(capture=False, runs=OWN_RUNS) is None
+    assert diary.calls == [*QUEUE, "synchronize"] * 3
+
+
+def test_a_context_is_asked_whether_its_own_graph_can_be() -> None:
+    diary = Diary()
+    context = Context(diary)
+    request = _request(diary, context)
+    assert request.own_graph_refused() is None  # older ones do not say
+    for answer, said in ((True, None), (False, "TensorRT says that it cannot be captured")):
+        context.is_stream_capturable = lambda stream, a=answer: stream == STREAM and a  # type: ignore[attr-defined]  # RTX has it
+        assert request.own_graph_refused() == said
+
+
+def test_a_capture_that_does_not_begin_is_a_reason_and_no_end_is_asked_for() -> None:
+    diary = Diary()
+
+    def refuse(_stream: int) -> None:
+        raise EngineError("CUDA failed: STREAM_CAPTURE_UNSUPPORTED (cuStreamBeginCapture)")
+
+    diary.begin_capture = refuse  # type: ignore[method-assign]  # the driver refuses
+    request = _request(diary)
+    said = request.warm_up(capture=True)
+    assert said == "CUDA failed: STREAM_CAPTURE_UNSUPPORTED (cuStreamBeginCapture)"
+    assert "end" not in diary.calls
+    diary.calls.clear()
+    request.submit(0)
+    assert diary.calls == [*QUEUE, "record 12 on 11"]
 
 
 def test_no_capture_where_none_is_wanted_or_to_be_had() -> None:

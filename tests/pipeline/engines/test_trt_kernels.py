@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.engines import trt_kernels
 from pipeline.engines.tensorrt import TensorRTEngine
+from pipeline.engines.trt_log import LogLine
 from pipeline.private import CACHE_VARIABLE
 from tests.pipeline.engines.test_tensorrt_lifetime import (
     GONE,
@@ -200,6 +201,26 @@ def test_other_plans_versions_gpus_and_drivers_lie_apart(kept: Path) -> None:
     }  # fmt: skip
     assert len(paths) == 5
     assert kept in paths
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_graph_of_the_runtimes_own_is_claimed_only_where_nothing_speaks_against_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_rtx(tmp_path, Closing()) as engine:
+        assert engine.info.extra["cuda_graph"] == "by the runtime"
+    with open_rtx(tmp_path, Closing(), graphs=False) as engine:
+        assert engine.info.extra["cuda_graph"] == "off"
+    heard = [LogLine("WARNING", "CUDA graph capture failed,\n falling back")]
+    with monkeypatch.context() as patch:
+        patch.setattr(TensorRTEngine, "_lines", lambda _self: heard)
+        with open_rtx(tmp_path, Closing()) as engine:
+            said = engine.info.extra["cuda_graph"]
+    assert said == "none: CUDA graph capture failed, falling back"
+    monkeypatch.setattr(RtxContext, "is_stream_capturable", lambda _self, _stream: False)
+    with open_rtx(tmp_path, Closing()) as engine:
+        said = engine.info.extra["cuda_graph"]
+    assert said == "none: TensorRT says that it cannot be captured"
 
 
 def test_the_real_bindings_have_these_names() -> None:
