@@ -37,6 +37,7 @@ from pipeline.engines.trt_preflight import (
     this_platform,
 )
 from pipeline.engines.trt_start import create
+from pipeline.engines.trt_validity import check_validity
 from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
 
 MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -185,7 +186,7 @@ class TensorRTEngine(EngineBase):
     ) -> str:
         """Load the plan and run every slot once; what became of CUDA graphs."""
         with self._memory.active():
-            self._deserialize(trt, plan, allow_host_code)
+            self._deserialize(trt, plan, allow_host_code, recorded_command(manifest))
             if self._flavour == "tensorrt-rtx":
                 self._kernels = open_kernels(self._engine, plan, trt.__version__, self._gpu)
             given, gives = self._io(trt, manifest)
@@ -206,15 +207,12 @@ class TensorRTEngine(EngineBase):
                 self._kernels.keep()
         return _graph_state(cuda_graphs, own, reasons)
 
-    def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool) -> None:
+    def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool, rebuild: str) -> None:
         title = f"{NAMES[self._flavour]} {trt.__version__}"
         runtime = create(lambda: trt.Runtime(self._logger), self._lines, title)
         self._runtime = runtime  # outlives the engine
         runtime.engine_host_code_allowed = allow_host_code
-        if hasattr(runtime, "get_engine_validity"):
-            validity, why = runtime.get_engine_validity(plan)
-            if validity == trt.EngineValidity.INVALID:
-                raise ArtifactError(f"engine '{self._name}' is not valid on this machine: {why}")
+        check_validity(trt, runtime, plan, name=self._name, rebuild=rebuild)
         self._engine = runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise self._failure("cannot be loaded")
