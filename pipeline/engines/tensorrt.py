@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from pipeline.artifact import Manifest
+from pipeline.engines.abandoned import abandon
 from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import CudaMemory, open_memory
@@ -280,12 +281,20 @@ class TensorRTEngine(EngineBase):
         return self._requests[slot].wait(slot, timeout)
 
     def close(self) -> None:
-        """See the protocol. Buffers handed out before are memory no more."""
+        """See the protocol. Buffers handed out before are memory no more.
+
+        Of a device that hangs nothing is freed: see ``abandoned``.
+        """
         if not self._open:
             return
         self._open = False
-        for number in range(len(self._requests)):
-            self._requests[number].drain()  # no name for it: that would keep its context alive
+        # By number: a name for a request would keep its context alive.
+        if not all(self._requests[number].drain() for number in range(len(self._requests))):
+            abandon(
+                self._name, self._requests, self._kernels, self._engine, self._runtime,
+                self._logger, self._memory,
+            )  # fmt: skip
+            return
         try:
             # TensorRT frees device memory as its objects go: contexts, then engine, then runtime.
             with self._memory.active():

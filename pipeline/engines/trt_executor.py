@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from time import perf_counter, sleep
 from typing import Any, Protocol
 
@@ -164,16 +163,23 @@ class Request:
                 raise TimeoutError(f"slot {slot} did not finish within {timeout} s")
             sleep(_POLL_SECONDS)
 
-    def drain(self, timeout: float = DRAIN_SECONDS) -> None:
-        """Wait for what is under way, at most so many seconds. Raises nothing, whatever comes.
+    def drain(self, timeout: float = DRAIN_SECONDS) -> bool:
+        """Wait for what is under way, at most so many seconds; whether the device is done with it.
 
-        It is for closing, which has to go on to free what a failed or hanging device still holds.
+        Raises nothing, whatever comes: it is for closing. After a failure the device runs nothing
+        more, so what it held can be freed; after a hang it may still use it.
         """
         if self._state != "running":
-            return
+            return True
         self._state = "idle"
-        with suppress(EngineError, TimeoutError), self._memory.active():
-            self._until_done(0, timeout)
+        try:
+            with self._memory.active():
+                self._until_done(0, timeout)
+        except TimeoutError:
+            return False
+        except EngineError:
+            return True
+        return True
 
 
 def _nbytes(spec: TensorSpec) -> int:

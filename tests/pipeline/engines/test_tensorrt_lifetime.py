@@ -6,6 +6,7 @@ here; see the tests marked ``gpu``.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.artifact import Manifest, TensorSpec
+from pipeline.engines import abandoned, trt_executor
 from pipeline.engines.cuda_driver import GpuFacts
 from pipeline.engines.tensorrt import TensorRTEngine
 from pipeline.engines.trt_preflight import this_platform
@@ -128,6 +130,27 @@ def test_closing_frees_what_it_can_after_a_device_failed(tmp_path: Path) -> None
     diary.happened = fail  # type: ignore[method-assign]  # the device fails
     engine.close()
     assert diary.calls[-5:] == GONE
+
+
+def test_closing_frees_nothing_that_a_hanging_device_may_still_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(abandoned, "_abandoned", kept)
+    monkeypatch.setattr(trt_executor.Request.drain, "__defaults__", (0.01,))
+    diary = Closing()
+    engine = open_double(tmp_path, diary)
+    engine.submit(1)
+    diary.pending = 10**9
+    assert not abandoned.engines_left_behind()
+    with pytest.warns(RuntimeWarning, match="engine 'm.engine': the GPU did not answer in time"):
+        engine.close()
+    engine.close()
+    del engine
+    gc.collect()
+    assert not {"close", *GONE} & set(diary.calls)
+    assert abandoned.engines_left_behind()
+    kept.clear()  # the stand-ins', which is of no matter
 
 
 def _no_memory(_nbytes: int) -> int:
