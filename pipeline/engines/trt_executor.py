@@ -201,10 +201,21 @@ def open_context(
         kernels: compiled before or by another context, see ``open_kernels``.
     """
     if not hasattr(trt, "CudaGraphStrategy"):
-        return engine.create_execution_context(), False
+        return _quiet(trt, engine.create_execution_context()), False
     config = engine.create_runtime_config()
     if graphs:
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     if kernels is not None:
         kernels.give(config)
-    return engine.create_execution_context(config), graphs
+    return _quiet(trt, engine.create_execution_context(config)), graphs
+
+
+def _quiet(trt: Any, context: Any) -> Any:
+    """It, without marks for a profiler.
+
+    The builder's table of layers needs detailed verbosity, which a context takes over from its
+    engine, and which makes queueing an inference slower.
+    """
+    if hasattr(context, "nvtx_verbosity"):
+        context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
+    return context

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pipeline.engines.base import TensorSpec
 from pipeline.engines.cuda_memory import Bytes
-from pipeline.engines.trt_executor import OWN_RUNS, Request
+from pipeline.engines.trt_executor import OWN_RUNS, Request, open_context
 from pipeline.errors import EngineError
 
 GIVEN = TensorSpec("frames", "uint8", (1, 2, 4, 3), "NHWC")
@@ -298,3 +299,18 @@ def test_a_device_that_fails_frees_the_slot() -> None:
     with pytest.raises(EngineError, match="ILLEGAL_ADDRESS"):
         request.wait(0, None)
     request.submit(0)
+
+
+@pytest.mark.parametrize("rtx", [False, True])
+def test_a_context_marks_nothing_for_profilers(rtx: bool) -> None:
+    trt = SimpleNamespace(ProfilingVerbosity=SimpleNamespace(NONE="none"))
+    if rtx:
+        trt.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+    for made in (SimpleNamespace(nvtx_verbosity="detailed"), SimpleNamespace(), None):
+        engine = SimpleNamespace(
+            create_execution_context=lambda *_config, made=made: made,
+            create_runtime_config=SimpleNamespace,
+        )
+        context, _own = open_context(trt, engine, graphs=True)
+        assert context is made
+        assert getattr(context, "nvtx_verbosity", "none") == "none"
