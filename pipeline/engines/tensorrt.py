@@ -26,7 +26,8 @@ from pipeline.engines.cuda_memory import CudaMemory, open_memory
 from pipeline.engines.rebuild import recorded_command
 from pipeline.engines.trt_executor import OWN_RUNS, Request, open_context
 from pipeline.engines.trt_kernels import Kernels, open_kernels
-from pipeline.engines.trt_log import LogLine, capture_failure, first_error, make_logger, shortage
+from pipeline.engines.trt_log import LogLine, capture_failure, first_error, shortage
+from pipeline.engines.trt_logger import listening
 from pipeline.engines.trt_preflight import (
     NAMES,
     BuiltWith,
@@ -146,7 +147,7 @@ class TensorRTEngine(EngineBase):
         slots: int, cuda_graphs: bool, allow_host_code: bool,
     ) -> None:  # fmt: skip
         self._memory = memory
-        self._logger = make_logger(trt, most=_LOG_LINES)
+        self._heard = listening(trt, most=_LOG_LINES)
         self._name = path.name
         self._flavour = built_with(manifest, path.name).flavour
         self._gpu = gpu
@@ -210,7 +211,7 @@ class TensorRTEngine(EngineBase):
 
     def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool, rebuild: str) -> None:
         title = f"{NAMES[self._flavour]} {trt.__version__}"
-        runtime = create(lambda: trt.Runtime(self._logger), self._lines, title)
+        runtime = create(lambda: trt.Runtime(self._heard.logger), self._lines, title)
         self._runtime = runtime  # outlives the engine
         runtime.engine_host_code_allowed = allow_host_code
         check_validity(trt, runtime, plan, name=self._name, rebuild=rebuild)
@@ -265,8 +266,7 @@ class TensorRTEngine(EngineBase):
         return max(16, min(most, _activations(self._engine) // 2 >> 20))
 
     def _lines(self) -> list[LogLine]:
-        # A copy: TensorRT may log from a thread of its own meanwhile.
-        return list(self._logger.lines)
+        return self._heard.lines
 
     def input(self, slot: int) -> FrameBatch:
         """See the protocol."""
@@ -292,7 +292,7 @@ class TensorRTEngine(EngineBase):
         if not all(self._requests[number].drain() for number in range(len(self._requests))):
             abandon(
                 self._name, self._requests, self._kernels, self._engine, self._runtime,
-                self._logger, self._memory,
+                self._memory,
             )  # fmt: skip
             return
         try:
@@ -303,6 +303,7 @@ class TensorRTEngine(EngineBase):
                 self._engine = None
                 self._runtime = None
         finally:
+            self._heard.close()
             self._memory.close()
 
 

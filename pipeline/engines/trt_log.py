@@ -19,13 +19,13 @@ each heavy node in which precision its products are computed.
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 Shortage: TypeAlias = Literal["memory", "workspace"]
-_TABLE = "Layers:"
+TABLE = "Layers:"
 _TYPES = {
     "int8": "int8", "uint8": "uint8", "half": "fp16", "fp16": "fp16", "float": "fp32",
     "fp32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "int32": "int32", "int64": "int64",
@@ -100,35 +100,11 @@ def _widest(types: Sequence[str]) -> str:
     return next((kind for kind in ("fp32", "bf16", "fp16", "fp8") if kind in types), "other")
 
 
-def make_logger(trt: Any, *, most: int | None = None) -> Any:
-    """A logger for that TensorRT module which keeps what it is told in ``lines``, a deque.
-
-    Of verbose messages it keeps the table of layers alone: a builder writes hundreds of thousands
-    of others, about kernels it tried.
-
-    Args:
-        trt: the module.
-        most: how many messages to keep, the newest; all when ``None``.
-    """
-
-    class _Keeper(trt.ILogger):  # type: ignore[misc]  # the base is known only now
-        def __init__(self) -> None:
-            super().__init__()
-            self.lines: deque[LogLine] = deque(maxlen=most)
-
-        def log(self, severity: Any, message: str) -> None:
-            name = str(severity).rpartition(".")[2]
-            if name != "VERBOSE" or message.startswith(_TABLE):
-                self.lines.append(LogLine(name, message))
-
-    return _Keeper()
-
-
 def read_layers(lines: Iterable[LogLine]) -> list[Layer]:
     """The last table of layers in a build log; empty when there is none."""
     table: list[Layer] = []
     for line in lines:
-        if line.text.startswith(_TABLE):
+        if line.text.startswith(TABLE):
             # Not splitlines(): it also splits at U+001E, in the middle of a layer's metadata.
             table = [layer for row in line.text.split("\n") if (layer := _layer(row))]
     return table

@@ -128,9 +128,9 @@ def test_a_context_that_fails_is_one_line(
     driver = _pycuda(monkeypatch)
     memory = open_memory()
     driver.context.failing = {call}
-    with pytest.raises(EngineError, match=f"CUDA failed: {call} failed: an illegal"):
-        with memory.active():
-            pass
+    said = f"CUDA failed: {call} failed: an illegal"
+    with pytest.raises(EngineError, match=said), memory.active():
+        pass
     assert api.calls == []
 
 

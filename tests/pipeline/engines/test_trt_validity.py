@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.engines.tensorrt import import_flavour
+from pipeline.engines.trt_logger import listening
 from pipeline.engines.trt_validity import _WORDS, check_validity
 from pipeline.errors import ArtifactError, EngineError
 
@@ -64,5 +65,8 @@ def test_what_is_not_best_here_is_warned_of() -> None:
 
 def test_the_real_runtime_refuses_rubbish_in_words() -> None:
     trt = _trt()
-    with pytest.raises(ArtifactError, match="it is no engine, or is damaged"):
-        _check(trt.Runtime(trt.Logger(trt.Logger.ERROR)), b"rubbish" * 100)
+    with (
+        listening(trt) as heard,
+        pytest.raises(ArtifactError, match="it is no engine, or is damaged"),
+    ):
+        _check(trt.Runtime(heard.logger), b"rubbish" * 100)
