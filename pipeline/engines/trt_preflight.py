@@ -8,6 +8,7 @@ Each mismatch is one line with both sides.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal, TypeAlias
@@ -118,10 +119,12 @@ def check_fits(built: BuiltWith, here: Here, *, name: str, rebuild: str) -> None
     if reason:
         hint = f"build it here: {rebuild}"
         if built.flavour == "tensorrt-rtx" and here.known and here.gpu.sm not in here.known:
-            # Built again it would be refused again.
-            hint = (
-                f"{NAMES[built.flavour]} does not know this GPU: build it with --flavour tensorrt"
-            )
+            # Built again in the same way it would be refused again.
+            title = NAMES[built.flavour]
+            if not _on_first_use(here.gpu, here.known)[0]:
+                hint = f"{title} does not know this GPU: build it with --flavour tensorrt"
+            elif built.capabilities:
+                hint = f"this GPU is newer than {title}: build it without --compute-capability"
         raise ArtifactError(f"engine '{name}' {reason}", hint=hint)
     old = _driver(built.flavour, here.version, here.cuda, here.gpu)
     if old:
@@ -170,12 +173,7 @@ def _capability(built: BuiltWith, here: Here) -> str | None:
     this = here.gpu
     if built.flavour == "tensorrt-rtx":
         if not built.capabilities:
-            fits = this.capability >= _RTX_FROM and this.sm in (here.known or (this.sm,))
-            wanted = "8.0 or newer"
-            if here.known:
-                # It has none for the GPUs of servers and Jetsons, such as 9.0 and 8.7.
-                numbers = ((n, tuple(map(int, n.split(".")))) for n in here.known)
-                wanted = ", ".join(name for name, number in numbers if number >= _RTX_FROM)
+            fits, wanted = _on_first_use(this, here.known)
         else:
             fits, wanted = this.sm in built.capabilities, ", ".join(built.capabilities)
     elif built.hardware == "ampere+":
@@ -188,6 +186,22 @@ def _capability(built: BuiltWith, here: Here) -> str | None:
     if fits:
         return None
     return f"was built for compute capability {wanted}, this is {this.sm} ({this.name})"
+
+
+def _on_first_use(gpu: GpuFacts, known: Sequence[str]) -> tuple[bool, str]:
+    """(whether an RTX engine built for no capability in particular runs there, where it does).
+
+    On every GPU from Ampere on that it has kernels for, and on those newer than all of them, by
+    code that the driver compiles. It has none for the GPUs of servers and Jetsons, such as 9.0 and
+    8.7.
+    """
+    if not known:
+        return gpu.capability >= _RTX_FROM, "8.0 or newer"
+    numbers = {name: tuple(map(int, name.split("."))) for name in known}
+    newest = max(numbers, key=numbers.__getitem__)
+    fits = gpu.capability >= _RTX_FROM and (gpu.sm in numbers or gpu.capability > numbers[newest])
+    named = ", ".join(name for name, number in numbers.items() if number >= _RTX_FROM)
+    return fits, f"{named} or newer than {newest}"
 
 
 def _model(built: BuiltWith, here: Here) -> str | None:
