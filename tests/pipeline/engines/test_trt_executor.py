@@ -185,7 +185,7 @@ def test_a_context_is_asked_whether_its_own_graph_can_be() -> None:
 def test_a_capture_that_does_not_begin_is_a_reason_and_no_end_is_asked_for() -> None:
     diary = Diary()
 
-    def refuse(_stream: int) -> None:
+    def refuse(stream: int) -> None:
         raise EngineError("CUDA failed: STREAM_CAPTURE_UNSUPPORTED (cuStreamBeginCapture)")
 
     diary.begin_capture = refuse  # type: ignore[method-assign]  # the driver refuses

@@ -98,8 +98,12 @@ STRATEGY = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
 
 
 def open_rtx(tmp_path: Path, diary: Closing, **more: Any) -> TensorRTEngine:
-    more = {"runtime": RtxRuntime, "flavour": "tensorrt-rtx", "CudaGraphStrategy": STRATEGY} | more
-    return open_double(tmp_path, diary, **more)
+    options: dict[str, Any] = {
+        "runtime": RtxRuntime,
+        "flavour": "tensorrt-rtx",
+        "CudaGraphStrategy": STRATEGY,
+    } | more
+    return open_double(tmp_path, diary, **options)
 
 
 @pytest.fixture
