@@ -12,11 +12,17 @@ from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.engines.tensorrt import import_flavour, installed_flavours, open_tensorrt
 from pipeline.engines.trt_builder import check_options
-from pipeline.engines.trt_preflight import NAMES, Flavour
+from pipeline.engines.trt_preflight import NAMES, Flavour, check_driver, cuda_major
 
 
 def choose_flavour(options: BuildOptions) -> Flavour:
-    """Which TensorRT builds, asked before anything else: it is there, and has every option."""
+    """Which TensorRT builds, asked before anything else: it is there, and has every option.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+        EngineError: it does not load, or has no GPU or too old a driver where it needs them.
+        UsageError: it lacks an option.
+    """
     flavour = options.tensorrt.flavour
     if flavour is None:
         there = installed_flavours()
@@ -25,7 +31,7 @@ def choose_flavour(options: BuildOptions) -> Flavour:
             flavour = "tensorrt-rtx"  # builds without
     trt = import_flavour(flavour, why=f"building for {NAMES[flavour]}")
     if flavour == "tensorrt":
-        find_gpu()
+        check_driver(flavour, trt.__version__, cuda_major(flavour), find_gpu())
     check_options(trt, flavour, options.tensorrt.builder)
     return flavour
 

@@ -22,7 +22,7 @@ from pipeline.engines.opening import manifest_of
 from pipeline.engines.tensorrt import import_flavour, installed_flavours
 from pipeline.engines.trt_builder import BuilderOptions, build_plan
 from pipeline.engines.trt_facts import engine_facts
-from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major
+from pipeline.engines.trt_preflight import NAMES, Flavour, check_driver, cuda_major
 from pipeline.engines.trt_trial import open_fresh
 from pipeline.errors import EngineError, MissingDependencyError, UsageError
 from pipeline.verify import label_agreement, require_agreement
@@ -64,7 +64,8 @@ def build_engine(request: BuildRequest, notify: Callable[[str], None]) -> BoxEng
 
     Raises:
         UsageError: an option that means nothing here.
-        EngineError: no TensorRT, no GPU where one is needed, or TensorRT refuses.
+        EngineError: no TensorRT, no GPU or too old a driver where they are needed, or TensorRT
+            refuses.
         CheckFailedError: an engine that is not the graph it was built from; nothing is written.
     """
     model = request.index["model"]
@@ -79,7 +80,7 @@ def build_engine(request: BuildRequest, notify: Callable[[str], None]) -> BoxEng
         if flavour is None:
             raise MissingDependencyError("tensorrt", "tensorrt", why="building the engine")
         trt = import_flavour(flavour, why="building the engine")
-        gpu = _gpu(flavour)
+        gpu = _gpu(flavour, trt.__version__)
     except MissingDependencyError as error:
         # The hint would name this project's extras, which a bundle does not have.
         raise EngineError(str(error), hint="python3 edge.py says where to get it") from error
@@ -124,11 +125,12 @@ def _settings(request: BuildRequest) -> BuilderOptions:
         ) from error
 
 
-def _gpu(flavour: Flavour) -> GpuFacts | None:
+def _gpu(flavour: Flavour, version: str) -> GpuFacts | None:
     """The GPU to build on, if TensorRT needs one; what moves frames to it must be here too."""
     if flavour != "tensorrt":
         return None
     gpu = find_gpu()
+    check_driver(flavour, version, cuda_major(flavour), gpu)
     open_memory().close()
     return gpu
 

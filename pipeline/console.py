@@ -94,8 +94,12 @@ def run_command(main: Callable[[], int]) -> NoReturn:
         else:
             _print_error(line, getattr(error, "hint", None))
             code = EXIT_BAD_INPUT
-    patience = sys.modules.get("pipeline.video.patience")  # what was never loaded left nothing
-    if patience is not None and patience.calls_left_behind():
+    # What was never loaded left nothing.
+    patience = sys.modules.get("pipeline.video.patience")
+    engines = sys.modules.get("pipeline.engines.abandoned")
+    if (patience is not None and patience.calls_left_behind()) or (
+        engines is not None and engines.engines_left_behind()
+    ):
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         sys.stderr.flush()

@@ -146,15 +146,29 @@ def tensorrt_flavours() -> dict[str, str]:
     return found
 
 
-def cuda_package() -> str | None:
-    """The package that will move frames to the GPU, with its version."""
+def cuda_package() -> tuple[str | None, list[str]]:
+    """(the package that will move frames to the GPU, with its version; those that do not load).
+
+    What is imported are the parts that need the driver: the package ``pycuda`` itself is empty and
+    always loads.
+    """
+    broken: list[str] = []
     for name, distribution in (("pycuda", "pycuda"), ("cuda.bindings", "cuda-bindings")):
         try:
-            importlib.import_module(name)
-            return f"{distribution} {metadata.version(distribution)}"
-        except (ImportError, metadata.PackageNotFoundError):
-            continue
-    return None
+            importlib.import_module(f"{name}.driver")
+            return f"{distribution} {metadata.version(distribution)}", broken
+        except metadata.PackageNotFoundError:
+            # A subclass of the next: without pip's record nobody knows which version it is.
+            return distribution, broken
+        except ModuleNotFoundError as error:
+            # Of a package that is there, what it misses; one that is not there is no trouble.
+            if error.name is not None and name.startswith(error.name):
+                continue
+            broken.append(f"{distribution}: {error}")
+        except (ImportError, OSError) as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            broken.append(f"{distribution}: {first}")
+    return None, broken
 
 
 def gpu_line() -> tuple[bool, str]:
@@ -233,12 +247,15 @@ def check_gpu(release: str | None, *, whole: bool) -> list[str]:
     flavours = tensorrt_flavours()
     listed = ", ".join(f"{name} {version}" for name, version in flavours.items())
     print(f"  TensorRT   {listed or 'missing'}")
-    cuda = cuda_package()
+    cuda, broken = cuda_package()
     print(f"  CUDA       {cuda or 'missing: pycuda or cuda-python'}")
+    for each in broken:
+        print(f"             does not load: {each}")
     by_apt = "sudo apt install python3-libnvinfer" if release else "python3 -m pip install tensorrt"
     todo = [] if flavours else [by_apt]
     if not cuda:
-        todo.append("python3 -m pip install cuda-bindings (of your CUDA's major version)")
+        again = "--force-reinstall " if broken else ""
+        todo.append(f"python3 -m pip install {again}cuda-bindings (of your CUDA's major version)")
     if not ready and whole:
         todo.append("take the bundle to a machine with an NVIDIA GPU and its driver")
     return todo

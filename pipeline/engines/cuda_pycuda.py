@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,25 @@ import numpy as np
 from pipeline.engines.cuda_memory import AdapterLoadError, Bytes, cuda_error, installed
 from pipeline.engines.cuda_python import Driver, Graphs
 from pipeline.errors import EngineError, MissingDependencyError
+
+_primary: list[Any] = []
+_primary_lock = Lock()
+
+
+def _primary_context(cuda: Any) -> Any:
+    """GPU 0's primary context, retained once and for the rest of the process, pushed nowhere.
+
+    It is the one that TensorRT uses, and GPU 0 the one that was asked whether an engine fits.
+    ``pycuda.autoinit`` would make a context of its own. ``pycuda.autoprimaryctx`` leaves this one
+    pushed in the thread that happens to import it, and pops it as the main thread ends: opened in
+    a thread that is gone by then, the process would abort. It also takes its GPU from CUDA_DEVICE
+    and a file, of which nothing else here knows.
+    """
+    with _primary_lock:
+        if not _primary:
+            cuda.init()
+            _primary.append(cuda.Device(0).retain_primary_context())
+        return _primary[0]
 
 
 class PycudaMemory:
@@ -22,33 +42,17 @@ class PycudaMemory:
     def __init__(self) -> None:
         try:
             self._cuda: Any = importlib.import_module("pycuda.driver")
-            # The primary context, shared with TensorRT; ``autoinit`` would make one of its own.
-            primary: Any = importlib.import_module("pycuda.autoprimaryctx")
         except ImportError as error:
             raise AdapterLoadError(f"pycuda is installed but does not load: {error}") from error
-        except (self._cuda.Error, RuntimeError, ValueError, TypeError) as error:
-            # The last two are what it raises for a CUDA_DEVICE that is no number.
+        try:
+            self._context: Any = _primary_context(self._cuda)
+        except (self._cuda.Error, RuntimeError) as error:
             raise EngineError(f"pycuda cannot reach the GPU: {error}") from error
-        self._context: Any = primary.context
-        # Not the context's ``get_device``, which is that of whatever context is current.
-        self._check_device(primary.device)
         self._graphs = _graphs()
         self._streams: dict[int, Any] = {}
         self._events: dict[int, Any] = {}
         self._memory: list[Any] = []
         self._host: list[Any] = []
-
-    def _check_device(self, chosen: Any) -> None:
-        """Raise unless the context is of the GPU that everything else was asked about."""
-        mine = chosen.pci_bus_id()
-        wanted = self._guard(self._cuda.Device, 0).pci_bus_id()
-        if mine != wanted:
-            raise EngineError(
-                f"pycuda's context is on the GPU at {mine}, the engine's checks were made for GPU "
-                f"0 at {wanted}: CUDA_DEVICE or ~/.cuda_device chose another",
-                hint="unset CUDA_DEVICE and remove ~/.cuda_device; CUDA_VISIBLE_DEVICES chooses "
-                "the GPU for everybody",
-            )
 
     @property
     def has_graphs(self) -> bool:
@@ -62,7 +66,7 @@ class PycudaMemory:
         try:
             yield
         finally:
-            self._context.pop()
+            self._guard(self._context.pop)
 
     def pinned(self, nbytes: int) -> Bytes:
         """See the protocol."""

@@ -19,12 +19,15 @@ import numpy as np
 from pydantic import ValidationError
 
 from pipeline.artifact import Manifest
+from pipeline.engines.abandoned import abandon
 from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import CudaMemory, open_memory
 from pipeline.engines.rebuild import recorded_command
-from pipeline.engines.trt_executor import Request, open_context
-from pipeline.engines.trt_log import LogLine, first_error, make_logger, shortage
+from pipeline.engines.trt_executor import OWN_RUNS, Request, open_context
+from pipeline.engines.trt_kernels import Kernels, open_kernels
+from pipeline.engines.trt_log import LogLine, capture_failure, first_error, shortage
+from pipeline.engines.trt_logger import listening
 from pipeline.engines.trt_preflight import (
     NAMES,
     BuiltWith,
@@ -35,6 +38,8 @@ from pipeline.engines.trt_preflight import (
     known_capabilities,
     this_platform,
 )
+from pipeline.engines.trt_start import create
+from pipeline.engines.trt_validity import check_validity
 from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
 
 MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -142,12 +147,14 @@ class TensorRTEngine(EngineBase):
         slots: int, cuda_graphs: bool, allow_host_code: bool,
     ) -> None:  # fmt: skip
         self._memory = memory
-        self._logger = make_logger(trt, most=_LOG_LINES)
+        self._heard = listening(trt, most=_LOG_LINES)
         self._name = path.name
-        self._gpu_memory = gpu.memory
+        self._flavour = built_with(manifest, path.name).flavour
+        self._gpu = gpu
         self.slots = slots
         self._runtime: Any = None
         self._engine: Any = None
+        self._kernels: Kernels | None = None
         self._requests: list[Request] = []
         self._open = True
         try:
@@ -160,7 +167,7 @@ class TensorRTEngine(EngineBase):
                 self.close()
             raise
         self.info = EngineInfo(
-            backend=built_with(manifest, path.name).flavour,
+            backend=self._flavour,
             device=gpu.name,
             precision=str(manifest.facts.get("precision")),
             path=str(path),
@@ -181,23 +188,33 @@ class TensorRTEngine(EngineBase):
     ) -> str:
         """Load the plan and run every slot once; what became of CUDA graphs."""
         with self._memory.active():
-            self._deserialize(trt, plan, allow_host_code)
+            self._deserialize(trt, plan, allow_host_code, recorded_command(manifest))
+            if self._flavour == "tensorrt-rtx":
+                self._kernels = open_kernels(self._engine, plan, trt.__version__, self._gpu)
             given, gives = self._io(trt, manifest)
             self.inputs, self.outputs = (given,), (gives,)
             contexts = [self._context(trt, cuda_graphs) for _ in range(self.slots)]
         for context, _own in contexts:
             self._requests.append(Request(self._memory, context, given, gives, self._failure))
         own = contexts[0][1]
-        reasons = [each.warm_up(capture=cuda_graphs and not own) for each in self._requests]
+        runs = OWN_RUNS if own else 1
+        reasons = [
+            each.warm_up(capture=cuda_graphs and not own, runs=runs) for each in self._requests
+        ]
+        if own:
+            said = capture_failure(self._lines())
+            reasons = [said or each.own_graph_refused() for each in self._requests]
+        if self._kernels is not None:
+            with self._memory.active():
+                self._kernels.keep()
         return _graph_state(cuda_graphs, own, reasons)
 
-    def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool) -> None:
-        runtime = self._runtime = trt.Runtime(self._logger)  # outlives the engine
+    def _deserialize(self, trt: Any, plan: bytes, allow_host_code: bool, rebuild: str) -> None:
+        title = f"{NAMES[self._flavour]} {trt.__version__}"
+        runtime = create(lambda: trt.Runtime(self._heard.logger), self._lines, title)
+        self._runtime = runtime  # outlives the engine
         runtime.engine_host_code_allowed = allow_host_code
-        if hasattr(runtime, "get_engine_validity"):
-            validity, why = runtime.get_engine_validity(plan)
-            if validity == trt.EngineValidity.INVALID:
-                raise ArtifactError(f"engine '{self._name}' is not valid on this machine: {why}")
+        check_validity(trt, runtime, plan, name=self._name, rebuild=rebuild)
         self._engine = runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise self._failure("cannot be loaded")
@@ -226,7 +243,7 @@ class TensorRTEngine(EngineBase):
         return found["INPUT"][0], found["OUTPUT"][0]
 
     def _context(self, trt: Any, cuda_graphs: bool) -> tuple[Any, bool]:
-        context, own = open_context(trt, self._engine, graphs=cuda_graphs)
+        context, own = open_context(trt, self._engine, graphs=cuda_graphs, kernels=self._kernels)
         if context is None:
             raise self._failure("has no room for another request")
         return context, own
@@ -243,14 +260,13 @@ class TensorRTEngine(EngineBase):
 
     def _smaller_workspace(self) -> int:
         """MiB: an eighth of the GPU, and no more than half of what its activations take now."""
-        most = max(64, self._gpu_memory // 8 >> 20)
+        most = max(64, self._gpu.memory // 8 >> 20)
         if self._engine is None:
             return most
         return max(16, min(most, _activations(self._engine) // 2 >> 20))
 
     def _lines(self) -> list[LogLine]:
-        # A copy: TensorRT may log from a thread of its own meanwhile.
-        return list(self._logger.lines)
+        return self._heard.lines
 
     def input(self, slot: int) -> FrameBatch:
         """See the protocol."""
@@ -265,19 +281,29 @@ class TensorRTEngine(EngineBase):
         return self._requests[slot].wait(slot, timeout)
 
     def close(self) -> None:
-        """See the protocol. Buffers handed out before are memory no more."""
+        """See the protocol. Buffers handed out before are memory no more.
+
+        Of a device that hangs nothing is freed: see ``abandoned``.
+        """
         if not self._open:
             return
         self._open = False
-        for number in range(len(self._requests)):
-            self._requests[number].drain()  # no name for it: that would keep its context alive
+        # By number: a name for a request would keep its context alive.
+        if not all(self._requests[number].drain() for number in range(len(self._requests))):
+            abandon(
+                self._name, self._requests, self._kernels, self._engine, self._runtime,
+                self._memory,
+            )  # fmt: skip
+            return
         try:
             # TensorRT frees device memory as its objects go: contexts, then engine, then runtime.
             with self._memory.active():
                 self._requests.clear()
+                self._kernels = None  # every context uses them
                 self._engine = None
                 self._runtime = None
         finally:
+            self._heard.close()
             self._memory.close()
 
 
@@ -301,11 +327,9 @@ def _graph_state(asked: bool, own: bool, reasons: Sequence[str | None]) -> str:
     """Of all slots; ``reasons``: why each has no graph."""
     if not asked:
         return "off"
-    if own:
-        return "by the runtime"
     without = [reason for reason in reasons if reason is not None]
     if not without:
-        return "captured"
+        return "by the runtime" if own else "captured"
     which = "none" if len(without) == len(reasons) else f"not in {len(without)} of {len(reasons)}"
     return f"{which}: {'; '.join(dict.fromkeys(without))}"
 

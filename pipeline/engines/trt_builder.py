@@ -22,10 +22,10 @@ from pipeline.engines.trt_log import (
     Layer,
     LogLine,
     first_error,
-    make_logger,
     read_layers,
     shortage,
 )
+from pipeline.engines.trt_logger import listening
 from pipeline.engines.trt_preflight import (
     NAMES,
     BuiltWith,
@@ -34,6 +34,7 @@ from pipeline.engines.trt_preflight import (
     known_capabilities,
     this_platform,
 )
+from pipeline.engines.trt_start import create
 from pipeline.errors import EngineError, UsageError
 from pipeline.private import CACHE_VARIABLE, cache_root
 
@@ -134,45 +135,49 @@ def build_plan(
 
     Raises:
         UsageError: the flavour lacks an option.
-        EngineError: the parser or builder refused, with its reason; or memory ran out.
+        EngineError: TensorRT does not start with this driver; the parser or builder refused, with
+            its reason; or memory ran out.
     """
     check_options(trt, flavour, options)
     start = perf_counter()
-    logger = make_logger(trt)
-    builder = trt.Builder(logger)
-    network = builder.create_network(_typed(trt))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(model):
-        raise EngineError(f"{NAMES[flavour]} cannot parse the model: {first_error(logger.lines)}")
-    config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    cache = _configure(trt, config, options, gpu)
-    serialized = builder.build_serialized_network(network, config)
-    if serialized is None:
-        raise _refusal(flavour, logger.lines, options, gpu)
-    if cache is not None:
-        _keep_timings(config, cache)
-    return Built(
-        plan=bytes(serialized),
-        built_with=BuiltWith(
-            flavour=flavour,
-            version=trt.__version__,
-            cuda=cuda,
-            platform=this_platform(),
-            capabilities=(gpu.sm,) if gpu and flavour == "tensorrt" else tuple(
-                options.compute_capabilities
+    with listening(trt) as heard:
+        title = f"{NAMES[flavour]} {trt.__version__}"
+        builder = create(lambda: trt.Builder(heard.logger), lambda: heard.lines, title)
+        network = builder.create_network(_typed(trt))
+        parser = trt.OnnxParser(network, heard.logger)
+        if not parser.parse(model):
+            raise EngineError(
+                f"{NAMES[flavour]} cannot parse the model: {first_error(heard.lines)}"
+            )
+        config = builder.create_builder_config()
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        cache = _configure(trt, config, options, gpu)
+        serialized = builder.build_serialized_network(network, config)
+        if serialized is None:
+            raise _refusal(flavour, heard.lines, options, gpu)
+        if cache is not None:
+            _keep_timings(config, cache)
+        return Built(
+            plan=bytes(serialized),
+            built_with=BuiltWith(
+                flavour=flavour,
+                version=trt.__version__,
+                cuda=cuda,
+                platform=this_platform(),
+                capabilities=(gpu.sm,) if gpu and flavour == "tensorrt" else tuple(
+                    options.compute_capabilities
+                ),
+                hardware=options.hardware,
+                version_compatible=options.version_compatible,
+                gpu=gpu.name if gpu else None,
+                driver=gpu.driver if gpu else None,
+                multiprocessors=gpu.multiprocessors if gpu else None,
+                memory=gpu.memory if gpu else None,
             ),
-            hardware=options.hardware,
-            version_compatible=options.version_compatible,
-            gpu=gpu.name if gpu else None,
-            driver=gpu.driver if gpu else None,
-            multiprocessors=gpu.multiprocessors if gpu else None,
-            memory=gpu.memory if gpu else None,
-        ),
-        layers=tuple(read_layers(logger.lines)),
-        warnings=_warnings(logger.lines),
-        seconds=perf_counter() - start,
-    )  # fmt: skip
+            layers=tuple(read_layers(heard.lines)),
+            warnings=_warnings(heard.lines),
+            seconds=perf_counter() - start,
+        )  # fmt: skip
 
 
 def _typed(trt: Any) -> int:

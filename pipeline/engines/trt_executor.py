@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from time import perf_counter, sleep
 from typing import Any, Protocol
 
@@ -19,10 +18,17 @@ import numpy as np
 
 from pipeline.engines.base import FrameBatch, OutputBatch, TensorSpec
 from pipeline.engines.cuda_memory import CudaMemory
+from pipeline.engines.trt_kernels import Kernels
 from pipeline.errors import EngineError
 
 _POLL_SECONDS = 50e-6
 DRAIN_SECONDS = 5.0
+OWN_RUNS = 3
+"""Of a TensorRT that captures by itself: it allocates, it captures, it replays.
+
+Without them it would capture in the runner's first frames, while another thread polls an event: a
+call that a capture of the global kind forbids.
+"""
 
 
 class Context(Protocol):
@@ -64,23 +70,43 @@ class Request:
         self.input: FrameBatch = self._host[0].view(given.dtype).reshape(given.shape)
         self.output: OutputBatch = self._host[1].view(gives.dtype).reshape(gives.shape)
 
-    def warm_up(self, *, capture: bool) -> str | None:
-        """Run once, and record the graph if asked to.
+    def warm_up(self, *, capture: bool, runs: int = 1) -> str | None:
+        """Run, each time to its end, and record the graph if asked to.
 
-        TensorRT allocates and loads on its first run, which a graph may not hold.
+        TensorRT allocates and loads on its first run, which a graph may not hold. Where it captures
+        by itself, it does so on its second run: ``OWN_RUNS`` are wanted.
+
+        Args:
+            capture: record a graph here.
+            runs: before that.
 
         Returns:
             Why there is no graph, ``None`` when there is one or none was asked for.
+
+        Raises:
+            EngineError: TensorRT or the device failed.
         """
         with self._memory.active():
-            self._queue()
-            self._memory.synchronize(self._stream)
+            for _ in range(runs):
+                self._queue()
+                self._memory.synchronize(self._stream)
             return self._record() if capture else None
+
+    def own_graph_refused(self) -> str | None:
+        """Why TensorRT's own capture cannot have worked, as far as the context says."""
+        capturable = getattr(self._context, "is_stream_capturable", None)
+        with self._memory.active():
+            if capturable is None or capturable(self._stream):
+                return None
+        return "TensorRT says that it cannot be captured"
 
     def _record(self) -> str | None:
         if not self._memory.has_graphs:
             return f"{self._memory.name} alone has no CUDA graphs"
-        self._memory.begin_capture(self._stream)
+        try:
+            self._memory.begin_capture(self._stream)
+        except EngineError as error:
+            return str(error)  # nothing was begun, so nothing has to end
         problem: str | None = None
         try:
             self._queue()
@@ -137,30 +163,59 @@ class Request:
                 raise TimeoutError(f"slot {slot} did not finish within {timeout} s")
             sleep(_POLL_SECONDS)
 
-    def drain(self, timeout: float = DRAIN_SECONDS) -> None:
-        """Wait for what is under way, at most so many seconds. Raises nothing, whatever comes.
+    def drain(self, timeout: float = DRAIN_SECONDS) -> bool:
+        """Wait for what is under way, at most so many seconds; whether the device is done with it.
 
-        It is for closing, which has to go on to free what a failed or hanging device still holds.
+        Raises nothing, whatever comes: it is for closing. After a failure the device runs nothing
+        more, so what it held can be freed; after a hang it may still use it.
         """
         if self._state != "running":
-            return
+            return True
         self._state = "idle"
-        with suppress(EngineError, TimeoutError), self._memory.active():
-            self._until_done(0, timeout)
+        try:
+            with self._memory.active():
+                self._until_done(0, timeout)
+        except TimeoutError:
+            return False
+        except EngineError:
+            return True
+        return True
 
 
 def _nbytes(spec: TensorSpec) -> int:
     return math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
 
 
-def open_context(trt: Any, engine: Any, *, graphs: bool) -> tuple[Any, bool]:
-    """(execution context, whether TensorRT itself runs it as a CUDA graph).
+def open_context(
+    trt: Any, engine: Any, *, graphs: bool, kernels: Kernels | None = None
+) -> tuple[Any, bool]:
+    """(execution context, whether TensorRT itself is to run it as a CUDA graph).
 
     TensorRT for RTX captures by itself when its runtime configuration says so; its kernels are
     compiled on first use, which a capture from outside would not survive.
+
+    Args:
+        trt: the module.
+        engine: deserialised.
+        graphs: whether CUDA graphs are wanted.
+        kernels: compiled before or by another context, see ``open_kernels``.
     """
-    if graphs and hasattr(trt, "CudaGraphStrategy"):
-        config = engine.create_runtime_config()
+    if not hasattr(trt, "CudaGraphStrategy"):
+        return _quiet(trt, engine.create_execution_context()), False
+    config = engine.create_runtime_config()
+    if graphs:
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        return engine.create_execution_context(config), True
-    return engine.create_execution_context(), False
+    if kernels is not None:
+        kernels.give(config)
+    return _quiet(trt, engine.create_execution_context(config)), graphs
+
+
+def _quiet(trt: Any, context: Any) -> Any:
+    """It, without marks for a profiler.
+
+    The builder's table of layers needs detailed verbosity, which a context takes over from its
+    engine, and which makes queueing an inference slower.
+    """
+    if hasattr(context, "nvtx_verbosity"):
+        context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
+    return context

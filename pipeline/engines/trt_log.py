@@ -19,13 +19,13 @@ each heavy node in which precision its products are computed.
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 Shortage: TypeAlias = Literal["memory", "workspace"]
-_TABLE = "Layers:"
+TABLE = "Layers:"
 _TYPES = {
     "int8": "int8", "uint8": "uint8", "half": "fp16", "fp16": "fp16", "float": "fp32",
     "fp32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "int32": "int32", "int64": "int64",
@@ -43,10 +43,13 @@ _FUSED_IN_FLOAT = frozenset({"runtime_fusion"})
 # TensorRT itself writes "insuficient".
 _MEMORY = re.compile(
     r"out of memory|outofmemory|cudaerrormemoryallocation|insuff?icient memory|"
-    r"allocation failure|cuda error 2\b"
+    r"allocation failure|cuda error 2\b|initialization failure with error:? 2\b"
 )
 _WORKSPACE = re.compile(r"insuff?icient workspace|within workspace limit")
+_NO_GRAPH = re.compile(r"not graph capturable|cuda graph capture failed", re.IGNORECASE)
 _NO_KERNEL = "could not find any implementation"
+# Older versions only warn of the one thing after which nothing works.
+_NO_START = "cuda initialization failure"
 
 
 @dataclass(frozen=True)
@@ -97,35 +100,11 @@ def _widest(types: Sequence[str]) -> str:
     return next((kind for kind in ("fp32", "bf16", "fp16", "fp8") if kind in types), "other")
 
 
-def make_logger(trt: Any, *, most: int | None = None) -> Any:
-    """A logger for that TensorRT module which keeps what it is told in ``lines``, a deque.
-
-    Of verbose messages it keeps the table of layers alone: a builder writes hundreds of thousands
-    of others, about kernels it tried.
-
-    Args:
-        trt: the module.
-        most: how many messages to keep, the newest; all when ``None``.
-    """
-
-    class _Keeper(trt.ILogger):  # type: ignore[misc]  # the base is known only now
-        def __init__(self) -> None:
-            super().__init__()
-            self.lines: deque[LogLine] = deque(maxlen=most)
-
-        def log(self, severity: Any, message: str) -> None:
-            name = str(severity).rpartition(".")[2]
-            if name != "VERBOSE" or message.startswith(_TABLE):
-                self.lines.append(LogLine(name, message))
-
-    return _Keeper()
-
-
 def read_layers(lines: Iterable[LogLine]) -> list[Layer]:
     """The last table of layers in a build log; empty when there is none."""
     table: list[Layer] = []
     for line in lines:
-        if line.text.startswith(_TABLE):
+        if line.text.startswith(TABLE):
             # Not splitlines(): it also splits at U+001E, in the middle of a layer's metadata.
             table = [layer for row in line.text.split("\n") if (layer := _layer(row))]
     return table
@@ -204,11 +183,20 @@ def executed(layers: Iterable[Layer]) -> dict[str, int]:
 
 
 def first_error(lines: Iterable[LogLine]) -> str:
-    """The most telling error, on one line; what to say when the builder or parser gives nothing."""
-    errors = [line.text for line in lines if line.severity in ("ERROR", "INTERNAL_ERROR")]
+    """The most telling error, on one line; what to say when TensorRT gives nothing."""
+    errors = _errors(lines)
     telling = [text for text in errors if not text.startswith("ModelImporter") or "ERROR:" in text]
     chosen = (telling or errors or ["no reason given"])[0]
     return " ".join(chosen.split())[:500]
+
+
+def _errors(lines: Iterable[LogLine]) -> list[str]:
+    """What went wrong, as TensorRT says it: its errors, or the warning that it could not start."""
+    kept = list(lines)
+    errors = [line.text for line in kept if line.severity in ("ERROR", "INTERNAL_ERROR")]
+    return errors or [
+        line.text for line in kept if line.severity == "WARNING" and _NO_START in line.text.lower()
+    ]
 
 
 def shortage(lines: Iterable[LogLine]) -> Shortage | None:
@@ -218,7 +206,7 @@ def shortage(lines: Iterable[LogLine]) -> Shortage | None:
     that succeed, so it counts only where the error is that no kernel was left.
     """
     kept = list(lines)
-    errors = [x.text.lower() for x in kept if x.severity in ("ERROR", "INTERNAL_ERROR")]
+    errors = [text.lower() for text in _errors(kept)]
     if any(_WORKSPACE.search(text) for text in errors):
         return "workspace"
     if any(_MEMORY.search(text) for text in errors):
@@ -230,6 +218,12 @@ def shortage(lines: Iterable[LogLine]) -> Shortage | None:
         if any(_WORKSPACE.search(text) for text in warnings):
             return "workspace"
     return None
+
+
+def capture_failure(lines: Iterable[LogLine]) -> str | None:
+    """What TensorRT for RTX said, on one line, when its own CUDA graph came to nothing."""
+    found = next((line.text for line in lines if _NO_GRAPH.search(line.text)), None)
+    return None if found is None else " ".join(found.split())[:500]
 
 
 def fallbacks(precisions: Mapping[str, str], float_ok: Iterable[str]) -> list[str]:

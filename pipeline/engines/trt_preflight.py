@@ -8,6 +8,7 @@ Each mismatch is one line with both sides.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal, TypeAlias
@@ -15,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.engines.cuda_driver import GpuFacts
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, EngineError
 
 Flavour: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
 Hardware: TypeAlias = Literal["same", "same-capability", "ampere+"]
@@ -118,15 +119,33 @@ def check_fits(built: BuiltWith, here: Here, *, name: str, rebuild: str) -> None
     if reason:
         hint = f"build it here: {rebuild}"
         if built.flavour == "tensorrt-rtx" and here.known and here.gpu.sm not in here.known:
-            # Built again it would be refused again.
-            hint = (
-                f"{NAMES[built.flavour]} does not know this GPU: build it with --flavour tensorrt"
-            )
+            # Built again in the same way it would be refused again.
+            title = NAMES[built.flavour]
+            if not _on_first_use(here.gpu, here.known)[0]:
+                hint = f"{title} does not know this GPU: build it with --flavour tensorrt"
+            elif built.capabilities:
+                hint = f"this GPU is newer than {title}: build it without --compute-capability"
         raise ArtifactError(f"engine '{name}' {reason}", hint=hint)
-    old = _driver(built, here)
+    old = _driver(built.flavour, here.version, here.cuda, here.gpu)
     if old:
-        hint = f"install a newer driver, or packages of {NAMES[built.flavour]} for its CUDA"
-        raise ArtifactError(f"engine '{name}' {old}", hint=hint)
+        raise ArtifactError(f"engine '{name}' {old[0]}", hint=old[1])
+
+
+def check_driver(flavour: Flavour, version: str, cuda: int | None, gpu: GpuFacts) -> None:
+    """Raise ``EngineError`` with both sides where the driver is too old for this TensorRT.
+
+    For whoever builds, before the work that comes first: the builder itself would refuse at its
+    end. What TensorRT opens is asked by ``check_fits``.
+
+    Args:
+        flavour: which TensorRT builds.
+        version: of the installed one.
+        cuda: see ``cuda_major``; nothing is claimed where it is ``None``.
+        gpu: with the driver's CUDA version.
+    """
+    old = _driver(flavour, version, cuda, gpu)
+    if old:
+        raise EngineError(f"building {old[0]}", hint=old[1])
 
 
 def _platform(built: BuiltWith, here: Here) -> str | None:
@@ -154,12 +173,7 @@ def _capability(built: BuiltWith, here: Here) -> str | None:
     this = here.gpu
     if built.flavour == "tensorrt-rtx":
         if not built.capabilities:
-            fits = this.capability >= _RTX_FROM and this.sm in (here.known or (this.sm,))
-            wanted = "8.0 or newer"
-            if here.known:
-                # It has none for the GPUs of servers and Jetsons, such as 9.0 and 8.7.
-                numbers = ((n, tuple(map(int, n.split(".")))) for n in here.known)
-                wanted = ", ".join(name for name, number in numbers if number >= _RTX_FROM)
+            fits, wanted = _on_first_use(this, here.known)
         else:
             fits, wanted = this.sm in built.capabilities, ", ".join(built.capabilities)
     elif built.hardware == "ampere+":
@@ -172,6 +186,22 @@ def _capability(built: BuiltWith, here: Here) -> str | None:
     if fits:
         return None
     return f"was built for compute capability {wanted}, this is {this.sm} ({this.name})"
+
+
+def _on_first_use(gpu: GpuFacts, known: Sequence[str]) -> tuple[bool, str]:
+    """(whether an RTX engine built for no capability in particular runs there, where it does).
+
+    On every GPU from Ampere on that it has kernels for, and on those newer than all of them, by
+    code that the driver compiles. It has none for the GPUs of servers and Jetsons, such as 9.0 and
+    8.7.
+    """
+    if not known:
+        return gpu.capability >= _RTX_FROM, "8.0 or newer"
+    numbers = {name: tuple(map(int, name.split("."))) for name in known}
+    newest = max(numbers, key=numbers.__getitem__)
+    fits = gpu.capability >= _RTX_FROM and (gpu.sm in numbers or gpu.capability > numbers[newest])
+    named = ", ".join(name for name, number in numbers.items() if number >= _RTX_FROM)
+    return fits, f"{named} or newer than {newest}"
 
 
 def _model(built: BuiltWith, here: Here) -> str | None:
@@ -192,14 +222,17 @@ def _gib(number: int) -> str:
     return f"{number / 2**30:.0f} GiB"
 
 
-def _driver(built: BuiltWith, here: Here) -> str | None:
-    if here.cuda is not None and here.gpu.driver[0] < here.cuda:
-        had = ".".join(map(str, here.gpu.driver))
-        return (
-            f"needs a driver for CUDA {here.cuda}, which the installed {NAMES[built.flavour]} "
-            f"{here.version} is made for; this driver runs up to CUDA {had}"
-        )
-    return None
+def _driver(
+    flavour: Flavour, version: str, cuda: int | None, gpu: GpuFacts
+) -> tuple[str, str] | None:
+    """(what is wrong, what to do about it)."""
+    if cuda is None or gpu.driver[0] >= cuda:
+        return None
+    return (
+        f"needs a driver for CUDA {cuda}, which the installed {NAMES[flavour]} {version} is made "
+        f"for; this driver runs up to CUDA {'.'.join(map(str, gpu.driver))}",
+        f"install a newer driver, or packages of {NAMES[flavour]} for its CUDA",
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -21,7 +21,13 @@ from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_builder import BuilderOptions, build_plan
 from pipeline.engines.trt_facts import engine_facts
-from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major, this_platform
+from pipeline.engines.trt_preflight import (
+    NAMES,
+    Flavour,
+    check_driver,
+    cuda_major,
+    this_platform,
+)
 from pipeline.engines.trt_trial import open_fresh
 from pipeline.errors import CheckFailedError, EngineError
 from pipeline.frame_stage import FrameStage, Stack
@@ -101,12 +107,17 @@ class BuildTensorRTStage(FrameStage):
         Raises:
             CheckFailedError: the graph breaks a rule, half precision changes its labels, a layer
                 fell back to float under ``strict_int8``, or the engine is not its graph.
-            EngineError: TensorRT refused, or there is no GPU where it needs one.
+            EngineError: TensorRT refused, or there is no GPU or too old a driver where it needs
+                them.
             UsageError: the flavour lacks an option.
         """
         graph, floating = inputs
         config = self.config
         trt = import_flavour(config.flavour, why=f"building for {NAMES[config.flavour]}")
+        cuda, gpu = cuda_major(config.flavour), None
+        if config.flavour == "tensorrt":
+            gpu = find_gpu()
+            check_driver(config.flavour, trt.__version__, cuda, gpu)
         source = graph.manifest_path.parent / (config.graph or graph.manifest.main)
         untyped = onnx.load(source)
         heavy = heavy_nodes(untyped)
@@ -121,9 +132,7 @@ class BuildTensorRTStage(FrameStage):
             model = append_labels(model)
             onnx.save(model, folder / GRAPH)
         built = build_plan(
-            trt, config.flavour, model.SerializeToString(), config.options,
-            gpu=find_gpu() if config.flavour == "tensorrt" else None,
-            cuda=cuda_major(config.flavour),
+            trt, config.flavour, model.SerializeToString(), config.options, gpu=gpu, cuda=cuda,
         )  # fmt: skip
         (folder / ENGINE).write_bytes(built.plan)
         facts = engine_facts(

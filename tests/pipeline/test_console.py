@@ -11,12 +11,14 @@ import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from calibration.errors import CalibrationDataError
 from calibration.qdq_graph import QuantizedGraphError
 from models.errors import ModelError
+from pipeline import console
 from pipeline.console import (
     EXIT_BAD_INPUT,
     EXIT_BUG,
@@ -29,7 +31,9 @@ from pipeline.console import (
     require,
     run_command,
 )
+from pipeline.engines import abandoned
 from pipeline.errors import EdgeError, MissingDependencyError
+from tests.helpers import exit_code
 
 
 @pytest.mark.parametrize(
@@ -176,3 +180,22 @@ def test_runtime_warning_is_a_line_without_its_source(capsys: pytest.CaptureFixt
         run_command(main)
     assert capsys.readouterr().err.strip() == "warning: the cache is a file"
     assert warnings.showwarning is usual
+
+
+def test_a_command_leaves_at_once_where_an_engine_was_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The interpreter's farewell would destroy what a hanging GPU still uses, or wait for it."""
+    left: list[int] = []
+
+    def leave(code: int) -> NoReturn:
+        left.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(console, "end_process", leave)
+    monkeypatch.setattr(abandoned, "_abandoned", [])
+    assert exit_code(lambda _arguments: 1) == 1
+    assert left == []
+    monkeypatch.setattr(abandoned, "_abandoned", [object()])
+    assert exit_code(lambda _arguments: 1) == 1
+    assert left == [1]

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from importlib import metadata
+from importlib import invalidate_caches, metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -244,3 +244,36 @@ def test_an_engine_that_cannot_run_here_says_why(
     assert "not compared with its graph" in made.warnings[-1]
     assert made.told == ()
     assert said[0].startswith("building with TensorRT for RTX")
+
+
+@pytest.mark.parametrize(
+    ("pycuda", "bindings", "found", "broken"),
+    [
+        (None, None, None, []),
+        ("raise ImportError('libcuda.so.1: cannot open')", None, None,
+         ["pycuda: libcuda.so.1: cannot open"]),
+        ("raise OSError('bad library')", "", "cuda-bindings", ["pycuda: bad library"]),
+        ("import pytools_that_is_not_there", "", "cuda-bindings",
+         ["pycuda: No module named 'pytools_that_is_not_there'"]),
+        ("", "raise AssertionError('asked in vain')", "pycuda", []),
+    ],
+)  # fmt: skip
+def test_a_cuda_package_counts_where_its_driver_part_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pycuda: str | None, bindings: str | None,
+    found: str | None, broken: list[str],
+) -> None:  # fmt: skip
+    """The package ``pycuda`` is empty and loads anywhere; its ``driver`` needs the driver."""
+    for name in [n for n in sys.modules if n.split(".")[0] in ("cuda", "pycuda")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    for folder, text in (("pycuda", pycuda), ("cuda/bindings", bindings)):
+        if text is not None:
+            (tmp_path / folder).mkdir(parents=True)
+            (tmp_path / folder / "__init__.py").write_text("")
+            (tmp_path / folder / "driver.py").write_text(text)
+    invalidate_caches()
+    package, trouble = edge_box.cuda_package()
+    assert package == found  # without a version, as pip does not know of it
+    assert trouble == broken
+    for name in [n for n in sys.modules if n.split(".")[0] in ("cuda", "pycuda")]:
+        monkeypatch.delitem(sys.modules, name)

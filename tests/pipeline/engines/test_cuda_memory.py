@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
-from pipeline.engines import cuda_python
+from pipeline.engines import cuda_pycuda, cuda_python
 from pipeline.engines.cuda_memory import open_memory
 from pipeline.engines.cuda_python import CudaPythonMemory
 from pipeline.errors import EngineError
@@ -53,19 +55,47 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     return found
 
 
-def _pycuda(monkeypatch: pytest.MonkeyPatch, bus: str = "0000:01:00.0") -> None:
-    """pycuda whose primary context is on the GPU at that address; GPU 0 is at ``0000:01``."""
+class PycudaContext:
+    """The primary context: a stack of its own for each thread, as the driver has it."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        self.calls: list[str] = []
+        self.error = error
+        self.failing: set[str] = set()
+
+    def _call(self, name: str) -> None:
+        self.calls.append(f"{name} in {threading.current_thread().name}")
+        if name in self.failing:
+            raise self.error(f"{name} failed: an illegal memory access was encountered")
+
+    def push(self) -> None:
+        self._call("push")
+
+    def pop(self) -> None:
+        self._call("pop")
+
+
+def _pycuda(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``pycuda.driver``, which notes what is asked of it; ``autoprimaryctx`` cannot be imported."""
     driver: Any = ModuleType("pycuda.driver")
     driver.Error = type("Error", (Exception,), {})
-    driver.Device = lambda index: SimpleNamespace(pci_bus_id=lambda: f"0000:0{index + 1}:00.0")
-    primary: Any = ModuleType("pycuda.autoprimaryctx")
-    primary.device = SimpleNamespace(pci_bus_id=lambda: bus)
-    primary.context = SimpleNamespace()
+    driver.calls = []
+    driver.context = PycudaContext(driver.Error)
+
+    def retain(index: int) -> PycudaContext:
+        driver.calls.append(f"retain {index}")
+        context: PycudaContext = driver.context
+        return context
+
+    driver.init = lambda: driver.calls.append("init")
+    driver.Device = lambda index: SimpleNamespace(retain_primary_context=lambda: retain(index))
     for name, module in (
         ("pycuda", ModuleType("pycuda")), ("pycuda.driver", driver),
-        ("pycuda.autoprimaryctx", primary),
+        ("pycuda.autoprimaryctx", None),
     ):  # fmt: skip
         monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(cuda_pycuda, "_primary", [])
+    return driver
 
 
 def test_pycuda_comes_first(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
@@ -75,25 +105,54 @@ def test_pycuda_comes_first(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
     assert "cuInit" not in api.calls
 
 
-def test_another_gpu_than_was_asked_about_is_refused(
+def test_pycudas_context_is_gpu_0s_retained_once_and_left_pushed_nowhere(
     monkeypatch: pytest.MonkeyPatch, api: Api
 ) -> None:
-    """``autoprimaryctx`` obeys CUDA_DEVICE and a file, of which nothing else here knows."""
-    _pycuda(monkeypatch, bus="0000:02:00.0")
-    with pytest.raises(EngineError, match=r"CUDA_DEVICE or ~/\.cuda_device chose") as caught:
-        open_memory()
-    assert "0000:02:00.0" in str(caught.value)
-    assert "0000:01:00.0" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    """Whichever thread comes first. CUDA_DEVICE is pycuda's own, of which nothing else knows."""
+    driver = _pycuda(monkeypatch)
+    monkeypatch.setenv("CUDA_DEVICE", "1")
+    with ThreadPoolExecutor(4, "worker") as pool:
+        memories = list(pool.map(lambda _: open_memory(), range(8)))
+    assert driver.calls == ["init", "retain 0"]
+    assert driver.context.calls == []
+    with memories[0].active():
+        assert driver.context.calls == ["push in MainThread"]
+    assert driver.context.calls == ["push in MainThread", "pop in MainThread"]
     assert api.calls == []
 
 
-@pytest.mark.parametrize("broken", ["pycuda.driver", "pycuda.autoprimaryctx"])
+@pytest.mark.parametrize("call", ["push", "pop"])
+def test_a_context_that_fails_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, api: Api, call: str
+) -> None:
+    driver = _pycuda(monkeypatch)
+    memory = open_memory()
+    driver.context.failing = {call}
+    said = f"CUDA failed: {call} failed: an illegal"
+    with pytest.raises(EngineError, match=said), memory.active():
+        pass
+    assert api.calls == []
+
+
+def test_a_gpu_that_pycuda_cannot_reach_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, api: Api
+) -> None:
+    driver = _pycuda(monkeypatch)
+
+    def fail() -> None:
+        raise driver.Error("cuInit failed: no CUDA-capable device is detected")
+
+    driver.init = fail
+    with pytest.raises(EngineError, match="pycuda cannot reach the GPU: cuInit failed"):
+        open_memory()
+    assert api.calls == []
+
+
 def test_a_pycuda_that_does_not_load_leaves_room_for_cuda_python(
-    monkeypatch: pytest.MonkeyPatch, api: Api, broken: str
+    monkeypatch: pytest.MonkeyPatch, api: Api
 ) -> None:
     _pycuda(monkeypatch)
-    monkeypatch.setitem(sys.modules, broken, None)  # importing it is an ImportError
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)  # importing it is an ImportError
     assert open_memory().name.startswith("cuda-python (pycuda is installed but does not load: ")
     assert "cuInit" in api.calls
     with pytest.raises(EngineError, match="pycuda is installed but does not load"):

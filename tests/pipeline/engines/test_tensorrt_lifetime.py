@@ -6,6 +6,7 @@ here; see the tests marked ``gpu``.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline.artifact import Manifest, TensorSpec
+from pipeline.engines import abandoned, trt_executor
 from pipeline.engines.cuda_driver import GpuFacts
 from pipeline.engines.tensorrt import TensorRTEngine
 from pipeline.engines.trt_preflight import this_platform
@@ -72,16 +74,20 @@ class Runtime(Object):
         return Engine(self.diary, "engine", self)
 
 
-def _open(tmp_path: Path, diary: Diary, *, runs: bool = True, contexts: int = 9) -> TensorRTEngine:
+def open_double(
+    tmp_path: Path, diary: Diary, *, runs: bool = True, contexts: int = 9,
+    runtime: type[Runtime] = Runtime, flavour: str = "tensorrt", graphs: bool = True, **more: Any,
+) -> TensorRTEngine:  # fmt: skip
+    """An engine on stand-ins; ``more`` is what their TensorRT has besides."""
     diary.runs, diary.contexts = runs, contexts  # type: ignore[attr-defined]  # for the stand-ins
     plan = tmp_path / "m.engine"
     plan.write_bytes(b"plan")
     trt = SimpleNamespace(
-        __version__="10.3.0", ILogger=object, Runtime=lambda _logger: Runtime(diary, "runtime"),
-        nptype=lambda name: name,
+        __version__="10.3.0", ILogger=object, Runtime=lambda _logger: runtime(diary, "runtime"),
+        nptype=lambda name: name, **more,
     )  # fmt: skip
     built: dict[str, Any] = {
-        "flavour": "tensorrt", "version": "10.3.0", "cuda": None, "platform": this_platform(),
+        "flavour": flavour, "version": "10.3.0", "cuda": None, "platform": this_platform(),
         "capabilities": ["8.9"],
     }  # fmt: skip
     manifest = Manifest(
@@ -89,7 +95,7 @@ def _open(tmp_path: Path, diary: Diary, *, runs: bool = True, contexts: int = 9)
         outputs=(TENSORS["logits"],), facts={"built_with": built, "precision": "int8"},
     )  # fmt: skip
     return TensorRTEngine(
-        plan, manifest, trt, ADA, diary, slots=2, cuda_graphs=True, allow_host_code=False
+        plan, manifest, trt, ADA, diary, slots=2, cuda_graphs=graphs, allow_host_code=False
     )
 
 
@@ -105,7 +111,7 @@ GONE = ["context gone", "context gone", "engine gone", "runtime gone", "close"]
 
 def test_closing_lets_go_of_everything_before_memory(tmp_path: Path) -> None:
     diary = Closing()
-    engine = _open(tmp_path, diary)
+    engine = open_double(tmp_path, diary)
     engine.submit(1)
     engine.close()
     assert diary.calls[-5:] == GONE
@@ -115,7 +121,7 @@ def test_closing_lets_go_of_everything_before_memory(tmp_path: Path) -> None:
 
 def test_closing_frees_what_it_can_after_a_device_failed(tmp_path: Path) -> None:
     diary = Closing()
-    engine = _open(tmp_path, diary)
+    engine = open_double(tmp_path, diary)
     engine.submit(0)
 
     def fail(event: int) -> bool:
@@ -124,6 +130,27 @@ def test_closing_frees_what_it_can_after_a_device_failed(tmp_path: Path) -> None
     diary.happened = fail  # type: ignore[method-assign]  # the device fails
     engine.close()
     assert diary.calls[-5:] == GONE
+
+
+def test_closing_frees_nothing_that_a_hanging_device_may_still_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(abandoned, "_abandoned", kept)
+    monkeypatch.setattr(trt_executor.Request.drain, "__defaults__", (0.01,))
+    diary = Closing()
+    engine = open_double(tmp_path, diary)
+    engine.submit(1)
+    diary.pending = 10**9
+    assert not abandoned.engines_left_behind()
+    with pytest.warns(RuntimeWarning, match="engine 'm.engine': the GPU did not answer in time"):
+        engine.close()
+    engine.close()
+    del engine
+    gc.collect()
+    assert not {"close", *GONE} & set(diary.calls)
+    assert abandoned.engines_left_behind()
+    kept.clear()  # the stand-ins', which is of no matter
 
 
 def _no_memory(_nbytes: int) -> int:
@@ -146,7 +173,7 @@ def test_an_engine_that_does_not_open_lets_go_in_the_same_order(
     diary = Closing()
     change(diary)
     with pytest.raises(EngineError, match=said) as caught:
-        _open(tmp_path, diary, **options)
+        open_double(tmp_path, diary, **options)
     assert caught.value.__traceback__ is not None
     assert diary.calls[-3 - contexts :] == GONE[2 - contexts :]
 
@@ -161,9 +188,9 @@ def test_a_slot_without_a_graph_is_said(tmp_path: Path) -> None:
         raise EngineError("CUDA failed: STREAM_CAPTURE_INVALIDATED")
 
     diary.end_capture = end  # type: ignore[method-assign]  # the second capture fails
-    with _open(tmp_path, diary) as engine:
+    with open_double(tmp_path, diary) as engine:
         assert engine.info.extra["cuda_graph"] == (
             "not in 1 of 2: CUDA failed: STREAM_CAPTURE_INVALIDATED"
         )
-    with _open(tmp_path, Closing()) as engine:
+    with open_double(tmp_path, Closing()) as engine:
         assert engine.info.extra["cuda_graph"] == "captured"

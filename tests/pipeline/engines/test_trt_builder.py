@@ -21,6 +21,7 @@ from pipeline.engines.trt_builder import (
     timing_cache_path,
 )
 from pipeline.engines.trt_log import LogLine
+from pipeline.engines.trt_logger import listening
 from pipeline.errors import EngineError, UsageError
 from tests.qdq_graphs import conv_graph
 
@@ -74,10 +75,11 @@ def test_what_rtx_lacks_is_refused_by_name(options: dict[str, Any], said: str) -
 def test_every_optimization_level_gives_rtx_the_same_engine() -> None:
     """Why the option is refused there. If this fails, it has come to mean something: allow it."""
     trt, plans = _rtx(), []
+    logger = listening(trt).logger  # the one that is never freed
     for level in (0, 5):
-        builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+        builder = trt.Builder(logger)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+        parser = trt.OnnxParser(network, logger)
         assert parser.parse(conv_graph().SerializeToString())
         config = builder.create_builder_config()
         config.builder_optimization_level = level

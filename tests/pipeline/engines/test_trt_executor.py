@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pipeline.engines.base import TensorSpec
 from pipeline.engines.cuda_memory import Bytes
-from pipeline.engines.trt_executor import Request
+from pipeline.engines.trt_executor import OWN_RUNS, Request, open_context
 from pipeline.errors import EngineError
 
 GIVEN = TensorSpec("frames", "uint8", (1, 2, 4, 3), "NHWC")
@@ -164,6 +165,39 @@ def test_a_graph_is_recorded_after_a_first_run_and_launched_from_then_on() -> No
     assert diary.calls == ["launch 13 on 11", "record 12 on 11"]
 
 
+def test_one_that_captures_by_itself_runs_until_it_replays() -> None:
+    """Each run to its end, so that nobody polls an event while the second is captured."""
+    diary = Diary()
+    assert _request(diary).warm_up(capture=False, runs=OWN_RUNS) is None
+    assert diary.calls == [*QUEUE, "synchronize"] * 3
+
+
+def test_a_context_is_asked_whether_its_own_graph_can_be() -> None:
+    diary = Diary()
+    context = Context(diary)
+    request = _request(diary, context)
+    assert request.own_graph_refused() is None  # older ones do not say
+    for answer, said in ((True, None), (False, "TensorRT says that it cannot be captured")):
+        context.is_stream_capturable = lambda stream, a=answer: stream == STREAM and a  # type: ignore[attr-defined]  # RTX has it
+        assert request.own_graph_refused() == said
+
+
+def test_a_capture_that_does_not_begin_is_a_reason_and_no_end_is_asked_for() -> None:
+    diary = Diary()
+
+    def refuse(stream: int) -> None:
+        raise EngineError("CUDA failed: STREAM_CAPTURE_UNSUPPORTED (cuStreamBeginCapture)")
+
+    diary.begin_capture = refuse  # type: ignore[method-assign]  # the driver refuses
+    request = _request(diary)
+    said = request.warm_up(capture=True)
+    assert said == "CUDA failed: STREAM_CAPTURE_UNSUPPORTED (cuStreamBeginCapture)"
+    assert "end" not in diary.calls
+    diary.calls.clear()
+    request.submit(0)
+    assert diary.calls == [*QUEUE, "record 12 on 11"]
+
+
 def test_no_capture_where_none_is_wanted_or_to_be_had() -> None:
     wanted = Diary()
     assert _request(wanted).warm_up(capture=False) is None
@@ -234,12 +268,12 @@ def test_what_tensorrt_refuses_is_said_with_its_reason() -> None:
 
 
 def test_draining_goes_on_whatever_the_device_does() -> None:
-    """It comes before everything is freed, which a fault or a hang must not keep from happening."""
+    """A fault ends what was under way; after a hang nobody knows, and nothing may be freed."""
     hanging = Diary()
     request = _request(hanging)
     request.submit(0)
     hanging.pending = 10**9
-    request.drain(timeout=0.01)
+    assert not request.drain(timeout=0.01)
     faulty = Diary()
     request = _request(faulty)
     request.submit(0)
@@ -248,7 +282,8 @@ def test_draining_goes_on_whatever_the_device_does() -> None:
         raise EngineError("CUDA failed: ILLEGAL_ADDRESS")
 
     faulty.happened = fail  # type: ignore[method-assign]  # the device fails
-    request.drain()
+    assert request.drain()
+    assert request.drain()  # nothing is under way
     request.submit(0)
 
 
@@ -264,3 +299,18 @@ def test_a_device_that_fails_frees_the_slot() -> None:
     with pytest.raises(EngineError, match="ILLEGAL_ADDRESS"):
         request.wait(0, None)
     request.submit(0)
+
+
+@pytest.mark.parametrize("rtx", [False, True])
+def test_a_context_marks_nothing_for_profilers(rtx: bool) -> None:
+    trt = SimpleNamespace(ProfilingVerbosity=SimpleNamespace(NONE="none"))
+    if rtx:
+        trt.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+    for made in (SimpleNamespace(nvtx_verbosity="detailed"), SimpleNamespace(), None):
+        engine = SimpleNamespace(
+            create_execution_context=lambda *_config, made=made: made,
+            create_runtime_config=SimpleNamespace,
+        )
+        context, _own = open_context(trt, engine, graphs=True)
+        assert context is made
+        assert getattr(context, "nvtx_verbosity", "none") == "none"

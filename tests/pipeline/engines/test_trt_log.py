@@ -6,6 +6,8 @@ parted by U+001E: NVIDIA/TensorRT, issue 4020).
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import onnx
 import pytest
 
@@ -15,11 +17,11 @@ from pipeline.engines.trt_log import (
     executed,
     fallbacks,
     first_error,
-    make_logger,
     node_precisions,
     read_layers,
     shortage,
 )
+from pipeline.engines.trt_logger import listening
 from tests.qdq_graphs import conv_graph
 
 RTX = (
@@ -176,6 +178,10 @@ SKIPPED = "Skipping tactic 0 due to insuficient memory on requested size of 2914
         ("Error Code 2: OutOfMemory (no further information)", "memory"),
         ("CUDA error 2 for 1024-byte allocation.", "memory"),
         ("CUDA error 209 launching the kernel", None),
+        ("Error Code 6: API Usage Error (CUDA initialization failure with error: 2. Please check",
+         "memory"),
+        ("createInferBuilder: Error Code 6: CUDA initialization failure with error: 35", None),
+        ("createInferRuntime: Error Code 6: CUDA initialization failure with error 209", None),
         ("Tactic Selection: no tactics to implement the operation within workspace limit.",
          "workspace"),
         ("Could not find any implementation for node c due to insufficient workspace. See verbose",
@@ -186,7 +192,8 @@ SKIPPED = "Skipping tactic 0 due to insuficient memory on requested size of 2914
 def test_what_was_short_is_told_by_errors(text: str, short: str | None) -> None:
     assert shortage([LogLine("ERROR", text)]) == short
     assert shortage([LogLine("VERBOSE", text)]) is None
-    assert shortage([LogLine("WARNING", text)]) is None
+    # A warning but for the one of older versions that cannot start.
+    assert shortage([LogLine("WARNING", text)]) == (short if "initialization" in text else None)
 
 
 def test_a_warning_tells_only_where_no_kernel_was_left() -> None:
@@ -206,21 +213,53 @@ class _Trt:
 
 
 def test_verbose_chatter_never_displaces_the_table_or_an_error() -> None:
-    logger = make_logger(_Trt)
-    for i in range(1000):
-        logger.log("Severity.VERBOSE", f"Tactic {i} Time: 0.1")
-    logger.log("Severity.VERBOSE", TEN)
-    logger.log("Severity.ERROR", "the reason")
-    assert [line.severity for line in logger.lines] == ["VERBOSE", "ERROR"]
-    assert len(read_layers(logger.lines)) == 3
-    assert first_error(logger.lines) == "the reason"
+    with listening(_Trt) as heard:
+        for i in range(1000):
+            heard.logger.log("Severity.VERBOSE", f"Tactic {i} Time: 0.1")
+        heard.logger.log("Severity.VERBOSE", TEN)
+        heard.logger.log("Severity.ERROR", "the reason")
+    assert [line.severity for line in heard.lines] == ["VERBOSE", "ERROR"]
+    assert len(read_layers(heard.lines)) == 3
+    assert first_error(heard.lines) == "the reason"
 
 
-def test_a_logger_that_is_bounded_keeps_what_is_newest() -> None:
-    logger = make_logger(_Trt, most=2)
-    for text in ("first", "second", "third"):
-        logger.log("Severity.ERROR", text)
-    assert [line.text for line in logger.lines] == ["second", "third"]
+def test_a_listener_that_is_bounded_keeps_what_is_newest() -> None:
+    with listening(_Trt, most=2) as heard:
+        for text in ("first", "second", "third"):
+            heard.logger.log("Severity.ERROR", text)
+    assert [line.text for line in heard.lines] == ["second", "third"]
+
+
+def test_there_is_one_logger_for_all_who_listen_and_each_hears_its_time() -> None:
+    """TensorRT keeps the first it is given, for the rest of the process."""
+    with listening(_Trt) as engine:
+        engine.logger.log("Severity.WARNING", "before")
+        with listening(_Trt) as build:
+            assert build.logger is engine.logger
+            build.logger.log("Severity.WARNING", "both")
+        build.close()
+        engine.logger.log("Severity.WARNING", "after")
+    engine.logger.log("Severity.WARNING", "nobody")
+    assert [line.text for line in engine.lines] == ["before", "both", "after"]
+    assert [line.text for line in build.lines] == ["both"]
+
+
+def test_that_there_is_another_logger_is_no_warning_of_a_build() -> None:
+    with listening(_Trt) as heard:
+        heard.logger.log(
+            "Severity.WARNING",
+            "WARNING The logger passed into createInferBuilder differs from one already registered "
+            "for an existing builder, runtime, or refitter.",
+        )
+    assert heard.lines == []
+
+
+def test_threads_may_log_while_others_begin_and_cease_to_listen() -> None:
+    with listening(_Trt) as heard, ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda _: listening(_Trt).close(), range(200)):
+            heard.logger.log("Severity.INFO", "said")
+            assert heard.lines[-1].text == "said"
+    assert heard.logger.heard_by == ()
 
 
 def test_the_first_telling_error_is_one_line() -> None:
@@ -231,19 +270,23 @@ def test_the_first_telling_error_is_one_line() -> None:
     ]
     assert first_error(lines) == "ModelImporter.cpp:151: ERROR: cannot import"
     assert first_error([]) == "no reason given"
+    assert first_error(lines[:1]) == "no reason given"
+    start = LogLine("WARNING", "CUDA initialization failure with error: 35")
+    assert first_error([lines[0], start]) == start.text
+    assert first_error([start, *lines]) == "ModelImporter.cpp:151: ERROR: cannot import"
 
 
 def test_a_real_build_names_every_node_and_its_precision() -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
     model = conv_graph()
-    logger = make_logger(trt)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    assert trt.OnnxParser(network, logger).parse(model.SerializeToString())
-    config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    assert builder.build_serialized_network(network, config) is not None
-    layers = read_layers(logger.lines)
+    with listening(trt) as heard:
+        builder = trt.Builder(heard.logger)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        assert trt.OnnxParser(network, heard.logger).parse(model.SerializeToString())
+        config = builder.create_builder_config()
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        assert builder.build_serialized_network(network, config) is not None
+    layers = read_layers(heard.lines)
     assert node_precisions(layers, ["conv_op"]) == {"conv_op": "int8"}
     assert {n for layer in layers for n in layer.nodes} == _names(model)
 

@@ -12,12 +12,13 @@ from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_preflight import (
     BuiltWith,
     Here,
+    check_driver,
     check_fits,
     cuda_major,
     known_capabilities,
     this_platform,
 )
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, EngineError
 
 ORIN = GpuFacts("Orin", (8, 7), 32 << 30, (12, 6))
 HERE = Here("10.3.0", None, "linux-aarch64", ORIN)
@@ -61,6 +62,9 @@ def _with(built: BuiltWith, **changes: Any) -> BuiltWith:
         (RTX, DESK),
         (_with(RTX, capabilities=("8.6", "8.9")), DESK),
         (RTX, replace(DESK, known=KNOWN)),
+        # Newer than all that it has kernels for: compiled from what the driver understands.
+        (RTX, replace(DESK, gpu=replace(ADA, capability=(12, 1)), known=KNOWN)),
+        (RTX, replace(DESK, gpu=replace(ADA, capability=(13, 0)), known=(*KNOWN, "12.1"))),
         (_with(ENGINE, multiprocessors=16, memory=64 << 30), HERE_NX),
         # Widened, or not known of one side.
         (_with(ENGINE, multiprocessors=8, hardware="same-capability"), HERE_NX),
@@ -113,10 +117,21 @@ def test_what_fits_passes(built: BuiltWith, here: Here) -> None:
         ),
         (
             RTX, replace(DESK, gpu=GpuFacts("H200", (9, 0), 1, (13, 0)), known=KNOWN),
-            "8.0, 8.6, 8.9, 12.0,", "9.0 (H200)",
+            "8.0, 8.6, 8.9, 12.0 or newer than 12.0,", "9.0 (H200)",
         ),
         (
-            RTX, replace(DESK, gpu=ORIN, known=KNOWN), "8.0, 8.6, 8.9, 12.0,", "8.7 (Orin)",
+            # Between those it knows, and by number: "8.0" would come after "12.0" as text.
+            RTX, replace(DESK, gpu=replace(ADA, capability=(10, 0)), known=KNOWN),
+            "or newer than 12.0", "10.0 (NVIDIA GeForce",
+        ),
+        (
+            # Of engines for certain capabilities nothing newer is claimed.
+            _with(RTX, capabilities=("8.6",)),
+            replace(DESK, gpu=replace(ADA, capability=(13, 0)), known=KNOWN), "8.6,", "13.0",
+        ),
+        (
+            RTX, replace(DESK, gpu=ORIN, known=KNOWN),
+            "8.0, 8.6, 8.9, 12.0 or newer than 12.0,", "8.7 (Orin)",
         ),
     ],
 )  # fmt: skip
@@ -135,12 +150,28 @@ def test_what_does_not_fit_is_one_line_with_both_sides(
         assert caught.value.hint == (
             "install a newer driver, or packages of TensorRT for RTX for its CUDA"
         )
+    elif here.known and here.gpu.capability > (12, 0):
+        assert caught.value.hint == (
+            "this GPU is newer than TensorRT for RTX: build it without --compute-capability"
+        )
     elif here.known and here.gpu.sm not in here.known:
         assert caught.value.hint == (
             "TensorRT for RTX does not know this GPU: build it with --flavour tensorrt"
         )
     else:
         assert caught.value.hint == "build it here: python build.py"
+
+
+def test_a_driver_too_old_to_build_with_is_refused_before_the_work() -> None:
+    check_driver("tensorrt", "10.9.0", 12, ORIN)  # minor versions are compatible
+    check_driver("tensorrt", "10.9.0", None, ORIN)
+    with pytest.raises(EngineError) as caught:
+        check_driver("tensorrt", "10.9.0", 13, ORIN)
+    assert str(caught.value) == (
+        "building needs a driver for CUDA 13, which the installed TensorRT 10.9.0 is made for; "
+        "this driver runs up to CUDA 12.6"
+    )
+    assert caught.value.hint == "install a newer driver, or packages of TensorRT for its CUDA"
 
 
 def test_this_machine_can_be_said() -> None:
