@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.cityscapes import IGNORE
-from pipeline.training.facades import draw_facades
 from pipeline.training.paste import draw_poles, paste_things
 
 Image = npt.NDArray[np.uint8]
@@ -36,7 +35,6 @@ class AugmentConfig:
         paste: share of crops that get things of another crop, see ``paste``.
         paste_classes: train ids of what is pasted: thin and small things that stand on their own.
         poles: share of crops that get poles drawn.
-        facades: share of those and of others whose houses get shop windows and pipes drawn.
     """
 
     scale: tuple[float, float] = (0.6, 2.2)
@@ -52,7 +50,6 @@ class AugmentConfig:
     paste: float = 0.35
     paste_classes: tuple[int, ...] = (5, 6, 7, 11, 12)
     poles: float = 0.6
-    facades: float = 0.6
 
 
 def augment(
@@ -73,7 +70,7 @@ def augment(
         (crop uint8 BGR, its train ids), contiguous, of ``size``; outside the frame the image is
         reflected and the labels are ignored.
     """
-    crop, truth = _scaled_crop(image, labels, size, config, rng, drawn=True)
+    crop, truth = _scaled_crop(image, labels, size, config, rng, poles=config.poles)
     if donor is not None and rng.random() < config.paste:
         other = _scaled_crop(*donor(), size, config, rng)
         crop, truth = paste_things(crop, truth, *other, config.paste_classes, rng)
@@ -97,12 +94,12 @@ def augment(
 
 def _scaled_crop(
     image: Image, labels: Labels, size: tuple[int, int], config: AugmentConfig,
-    rng: np.random.Generator, drawn: bool = False,
+    rng: np.random.Generator, poles: float = 0.0,
 ) -> tuple[Image, Labels]:  # fmt: skip
     """A window of random size around a random point, resized to ``size``: one resize per crop.
 
-    ``drawn``: facades and poles may be drawn into it, at the frame's own size: they get the
-    softness that everything else in the frame has.
+    ``poles`` is how often poles are drawn into it, at the frame's own size: they get the softness
+    that everything else in the frame has.
     """
     height, width = labels.shape
     low, high = np.log(config.scale[0]), np.log(config.scale[1])
@@ -124,11 +121,8 @@ def _scaled_crop(
         truth = np.asarray(
             cv2.copyMakeBorder(truth, *pads, cv2.BORDER_CONSTANT, value=(IGNORE,)), np.uint8
         )
-    thickness = height / REFERENCE_HEIGHT
-    if drawn and rng.random() < config.facades:
-        part = draw_facades(part, truth, rng, thickness=thickness)
-    if drawn and rng.random() < config.poles:
-        part, truth = draw_poles(part, truth, rng, thickness=thickness)
+    if rng.random() < poles:
+        part, truth = draw_poles(part, truth, rng, thickness=height / REFERENCE_HEIGHT)
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     part = cv2.resize(part, (size[1], size[0]), interpolation=how)
     # Exact: plain INTER_NEAREST is up to a pixel off the picture, and poles are two wide.

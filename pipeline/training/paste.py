@@ -21,7 +21,7 @@ import numpy.typing as npt
 Image = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
 
-ROAD, SIDEWALK, POLE, RIDER, RIDDEN = 0, 1, 5, 12, (17, 18)
+POLE, RIDER, RIDDEN = 5, 12, (17, 18)
 NEARER = (11, 12, 13, 14, 15, 16, 17, 18)
 """Train ids of what may stand before a pole: people and vehicles."""
 _SUBPIXEL = 4
@@ -79,36 +79,22 @@ def draw_poles(
 ) -> tuple[Image, Labels]:
     """One to ``most`` poles drawn into copies of (HxWx3 uint8 BGR, HxW uint8 train ids).
 
-    They stand on the ground, mostly on the pavement, and are the thinner the farther away: 1.2 to
-    9 pixels times ``thickness``. Where no ground is in sight they come from below the picture.
+    They are 1.2 to 9 pixels thick, times ``thickness``.
     """
     picture, truth = image.astype(np.float32), labels.copy()
-    grounds = [np.nonzero(labels[::2, ::2] == kind) for kind in (SIDEWALK, ROAD)]
-    rows = np.concatenate([rows for rows, _columns in grounds])
-    # Almost the highest, as a label may be off by a pixel here and there.
-    horizon = 2.0 * np.quantile(rows, 0.01) if len(rows) else 0.0
     for _pole in range(int(rng.integers(1, most + 1))):
-        rows, columns = grounds[int(rng.random() < 0.15)]
-        if len(rows):
-            # The farthest of three: most poles of a street are far away, most of its ground near.
-            picks = rng.integers(len(rows), size=3)
-            pick = picks[rows[picks].argmin()]
-            foot, x = 2.0 * rows[pick], 2.0 * columns[pick]
-            thick = (foot - horizon + 4 * thickness) / rng.uniform(5, 16)
-            thick = min(max(thick, 1.2 * thickness), 9 * thickness)
-        else:
-            foot, x = float(labels.shape[0]), rng.uniform(0, labels.shape[1])
-            thick = float(np.exp(rng.uniform(np.log(1.2), np.log(9.0)))) * thickness
-        _draw_pole(picture, truth, (foot, x), thick, thickness, rng)
+        _draw_pole(picture, truth, rng, thickness)
     return picture.astype(np.uint8), truth
 
 
 def _draw_pole(
-    picture: npt.NDArray[np.float32], truth: Labels, foot_at: tuple[float, float], thick: float,
-    thickness: float, rng: np.random.Generator,
-) -> None:  # fmt: skip
-    foot, x = foot_at
-    top = foot - thick * rng.uniform(12, 55)
+    picture: npt.NDArray[np.float32], truth: Labels, rng: np.random.Generator, thickness: float
+) -> None:
+    height, width = truth.shape
+    thick = float(np.exp(rng.uniform(np.log(1.2), np.log(9.0)))) * thickness
+    foot = height * rng.uniform(0.4, 0.62) + thick * rng.uniform(4, 16)
+    top = foot - thick * rng.uniform(10, 45)
+    x = rng.uniform(0, width)
     lean = rng.normal(0, 0.012) * (foot - top)
     taper = rng.uniform(0.6, 1.0)
     # People who label draw around a pole, not along its edge.
@@ -118,27 +104,16 @@ def _draw_pole(
         reach = rng.choice([-1, 1]) * (foot - top) * rng.uniform(0.1, 0.45)
         rise = (foot - top) * rng.uniform(-0.02, 0.12)
         shafts.append((x + lean, top, x + lean + reach, top - rise, thick * taper, thick / 2))
-    cover, marked = (filled(truth.shape, shafts, extra) for extra in (0.0, margin))
+    cover, marked = (_filled(truth.shape, shafts, extra) for extra in (0.0, margin))
     if rng.random() < 0.6:
         nearer = np.isin(truth, NEARER)
         cover[nearer] = marked[nearer] = 0
-    if cover.any():
-        paint_shafts(picture, cover, x, thick, rng)
-        truth[marked > 127] = POLE
-
-
-def paint_shafts(
-    picture: npt.NDArray[np.float32], cover: npt.NDArray[np.uint8], x: float, thick: float,
-    rng: np.random.Generator,
-) -> None:  # fmt: skip
-    """Paint what ``cover`` marks (0 to 255, not nothing) into the HxWx3 picture.
-
-    Any grey with a tint, or what stands behind it in another light; lit from one side, around
-    column ``x``.
-    """
-    height, width = cover.shape
     alpha = cover.astype(np.float32)[..., None] / 255
-    around = picture[cover > 0].mean(axis=0)
+    # Any grey with a tint, or what stands behind it in another light; lit from one side.
+    rows, cols = np.nonzero(cover)
+    if not len(rows):
+        return
+    around = picture[rows, cols].mean(axis=0)
     grey = rng.uniform(15, 220) * rng.uniform(0.85, 1.15, 3)
     mix = rng.uniform(0, 0.7)
     colour = around * mix + grey * (1 - mix)
@@ -147,11 +122,12 @@ def paint_shafts(
     across = (np.arange(width, dtype=np.float32) - x) / max(thick, 1.0)
     light = 1 + rng.uniform(-0.5, 0.5) * np.clip(across, -0.6, 0.6)
     grain = rng.normal(0, rng.uniform(0, 6), (height, 1, 1))
-    shaft = np.clip(colour * light[None, :, None] + grain, 0, 255)
-    picture += (shaft - picture) * alpha * rng.uniform(0.85, 1.0)
+    pole = np.clip(colour * light[None, :, None] + grain, 0, 255)
+    picture += (pole - picture) * alpha * rng.uniform(0.85, 1.0)
+    truth[marked > 127] = POLE
 
 
-def filled(
+def _filled(
     shape: tuple[int, ...], shafts: Sequence[tuple[float, ...]], extra: float
 ) -> npt.NDArray[np.uint8]:
     """How far each pixel is covered by the shafts, each ``extra`` thicker; 255 is wholly."""

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.training.augment import AugmentConfig, augment
-from pipeline.training.facades import BUILDING, draw_facades
 from pipeline.training.paste import NEARER, POLE, draw_poles, paste_things
 
-ROAD, SIDEWALK, CAR, PERSON, RIDER, BICYCLE = 0, 1, 13, 11, 12, 18
+ROAD, CAR, PERSON, RIDER, BICYCLE = 0, 13, 11, 12, 18
 Array = npt.NDArray[np.uint8]
 
 
@@ -126,64 +125,6 @@ def test_poles_are_as_thick_as_asked() -> None:
     assert found[0] < found[1] < found[2]
 
 
-def test_poles_stand_on_the_ground_and_are_thinner_far_away() -> None:
-    height, width = 240, 320
-    image, labels = scene(128, BUILDING, height, width)
-    labels[100:] = ROAD
-    labels[100:, :80] = SIDEWALK
-    widths: dict[bool, list[int]] = {True: [], False: []}
-    beside = 0
-    for seed in range(120):
-        _got, truth = draw_poles(image, labels, np.random.default_rng(seed), most=1)
-        rows, columns = np.nonzero(truth == POLE)
-        if not len(rows):  # one thinner than half a pixel
-            continue
-        foot = int(rows.max())
-        assert foot >= 98
-        across = columns[rows == foot]
-        beside += int(across.mean() < 80)
-        shaft = columns[(rows > foot - 8) & (rows < foot - 1)]
-        widths[foot > 170].append(int(np.ptp(shaft)) if len(shaft) else 0)
-    assert beside > 60  # most of them on the pavement, which is a quarter of the ground
-    assert np.mean(widths[True]) > 1.5 * np.mean(widths[False])
-
-
-def test_poles_come_from_below_where_no_ground_is_in_sight() -> None:
-    image, labels = scene(128, BUILDING, 120, 160)
-    for seed in range(10):
-        _got, truth = draw_poles(image, labels, np.random.default_rng(seed), most=1)
-        assert (truth[-2:] == POLE).any()
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000))
-def test_facades_change_houses_only(seed: int) -> None:
-    image, labels = scene(128, BUILDING, 120, 160)
-    labels[:, 70:] = CAR
-    before = image.copy(), labels.copy()
-    got = draw_facades(image, labels, np.random.default_rng(seed))
-    np.testing.assert_array_equal(image, before[0])
-    np.testing.assert_array_equal(labels, before[1])
-    np.testing.assert_array_equal(got[labels == CAR], image[labels == CAR])
-    assert (got != image).any()
-
-
-def test_facades_are_upright_bars_such_as_poles_are() -> None:
-    """What is drawn has more edges from left to right than from top to bottom."""
-    image, labels = scene(128, BUILDING, 240, 320)
-    across = down = 0
-    for seed in range(40):
-        got = draw_facades(image, labels, np.random.default_rng(seed), most=1).astype(int)
-        across += int((np.abs(np.diff(got[..., 0], axis=1)) > 12).sum())
-        down += int((np.abs(np.diff(got[..., 0], axis=0)) > 12).sum())
-    assert across > 1.5 * down
-
-
-def test_a_picture_without_houses_gets_no_facade() -> None:
-    image, labels = scene(128, ROAD)
-    assert draw_facades(image, labels, np.random.default_rng(0)) is image
-
-
 def test_poles_may_cross_people_or_stand_behind_them() -> None:
     image, labels = scene(128, NEARER[0], 120, 160)
     drawn = [
@@ -204,7 +145,7 @@ def test_the_augmentation_asks_for_a_donor_as_often_as_it_says(share: float) -> 
         asked += 1
         return donor_with({PERSON: (20, 30, 25, 12)}, colour=10)
 
-    config = AugmentConfig(paste=share, poles=share, facades=share)
+    config = AugmentConfig(paste=share, poles=share)
     poles = 0
     for seed in range(10):
         _crop, truth = augment(image, labels, (48, 64), config, np.random.default_rng(seed), donor)
