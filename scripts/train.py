@@ -75,6 +75,10 @@ def build_parser() -> Parser:
         help="hard: weighted cross entropy of the hardest pixels, and Dice; plain: cross entropy "
         "of every pixel, for a last run (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--only", choices=("classifier",),
+        help="train this part of --init's network alone; the rest stays as it is",
+    )  # fmt: skip
     parser.add_argument("--every", type=positive_int, default=250, help="steps between validations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=positive_int, help="CPU threads")
@@ -118,6 +122,8 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
     from pipeline.training.score import confusion_matrix, validation_size
     from pipeline.training.state import sole_writer
 
+    if options.only and not options.init:
+        raise UsageError(f"--only {options.only}: give --init, the network that it belongs to")
     tell = say if world.leads else (lambda _line: None)
     if world.leads:
         prepare(options.output)
@@ -137,7 +143,7 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
     config = TrainConfig(
         steps=options.steps, batch=options.batch, crop=options.crop, rate=options.rate,
         seed=options.seed, every=options.every, bf16=not options.no_bf16,
-        loss=LOSSES[options.loss],
+        loss=LOSSES[options.loss], only=options.only,
     )  # fmt: skip
     if options.threads:
         if options.threads > MOST_THREADS:

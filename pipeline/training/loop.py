@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +36,7 @@ from pipeline.training.loss import (
     segmentation_loss,
     upsample_pixels,
 )
+from pipeline.training.parts import trained_groups
 from pipeline.training.state import Origin, plain, read_state, reading
 
 MAX_RATE = 10.0
@@ -52,6 +52,8 @@ class TrainConfig:
 
     ``loss_stride`` 4 takes the loss on every fourth pixel of every fourth row, of exact full
     resolution logits, at a phase that moves with the step: all pixels in turn, in 16 steps.
+    ``only`` is the part that is trained, see ``trained_groups``; the rest, and the statistics of
+    its BatchNorms, stay.
     """
 
     steps: int = 4000
@@ -64,6 +66,7 @@ class TrainConfig:
     clip: float = 1.0
     ema: float = 0.999
     loss: LossConfig = LOSSES["hard"]
+    only: str | None = None
     auxiliary: float = 0.4
     loss_stride: int = 4
     seed: int = 0
@@ -141,7 +144,9 @@ class Trainer:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
         self.model = model
         self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(_groups(model, config.decay), lr=config.rate)
+        self.optimizer = torch.optim.AdamW(
+            trained_groups(model, config.decay, config.only), lr=config.rate
+        )
         self.weights = torch.from_numpy(
             class_weights(mixture.class_shares(), config.loss.balance)
         ).to(device)
@@ -205,7 +210,10 @@ class Trainer:
         images = images.contiguous(memory_format=torch.channels_last)
         labels = torch.from_numpy(batch.labels.astype(np.int64)).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            logits, auxiliary = self.model.forward_train(images)
+            if self.config.only is None:
+                logits, auxiliary = self.model.forward_train(images)
+            else:
+                logits, auxiliary = self.model(images), None
         size, stride = labels.shape[1:], self.config.loss_stride
         row, column = batch.step % stride, batch.step // stride % stride
         loss = segmentation_loss(
@@ -224,7 +232,7 @@ class Trainer:
         return loss
 
     def _take(self, batch: Batch, rate: float) -> float:
-        self.model.train()
+        self.model.train(self.config.only is None)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -333,10 +341,3 @@ class Trainer:
         scored = [(p.step, p.miou) for p in self._log if p.miou is not None]
         title = f"{self.preset}, best val mIoU {self.best:.2f}"
         draw_curve([p.loss for p in self._log], scored, title, self.folder / "curve.svg")
-
-
-def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weight decay on kernels only: a decayed BatchNorm scale or bias is a worse network."""
-    kernels = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": kernels, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]

@@ -279,3 +279,20 @@ def test_only_a_damaged_state_is_to_be_removed(error: Exception, told: str) -> N
 def test_a_state_that_may_not_be_read_says_so() -> None:
     with pytest.raises(PermissionError), reading(Path("last.pt")):
         raise PermissionError(errno.EACCES, "Permission denied", "last.pt")
+
+
+def test_the_classifier_alone_is_trained_in_a_network_that_is_given(
+    streets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = (*SMALL, "--data", streets, "--output", tmp_path / "run", "--steps", "1",
+           "--only", "classifier")  # fmt: skip
+    assert _run(*run) == 2
+    assert "give --init" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    first = tmp_path / "first.safetensors"
+    save_segmenter(build_segmenter(find_preset("edge-s"), seed=1), "edge-s", first)
+    assert _run(*run, "--loss", "plain", "--init", first) == 0
+    was, now = (load_segmenter(f)[0].state_dict() for f in (first, tmp_path / "run" / "last.pt"))
+    changed = {key for key, value in now.items() if not torch.equal(value, was[key])}
+    assert changed <= {"head.classifier.weight", "head.classifier.bias"}
+    assert changed

@@ -66,6 +66,16 @@ def test_training_lowers_the_loss(streets: Path, tmp_path: Path) -> None:
     assert float(trainer.loss(batch).detach()) < 0.9 * before
 
 
+def test_a_run_of_the_classifier_alone_leaves_all_else_as_it_was(
+    streets: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(streets, tmp_path, replace(CONFIG, only="classifier"))
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    list(trainer.run())
+    changed = {k for k, v in trainer.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {"head.classifier.weight", "head.classifier.bias"}
+
+
 def test_a_run_with_other_numbers_is_not_taken_up(streets: Path, tmp_path: Path) -> None:
     list(make_trainer(streets, tmp_path).run(until=3))
     with pytest.raises(CheckpointError, match=r"rate 0\.001 -> 0\.002"):
