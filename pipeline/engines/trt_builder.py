@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -140,7 +141,7 @@ def build_plan(
     """
     check_options(trt, flavour, options)
     start = perf_counter()
-    with listening(trt) as heard:
+    with closing(listening(trt)) as heard:
         title = f"{NAMES[flavour]} {trt.__version__}"
         builder = create(lambda: trt.Builder(heard.logger), lambda: heard.lines, title)
         network = builder.create_network(_typed(trt))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections import deque
 from threading import Lock
-from types import TracebackType
 from typing import Any
 
 from pipeline.engines.trt_log import TABLE, LogLine
@@ -26,7 +25,7 @@ _lock = Lock()
 
 
 class Listener:
-    """What TensorRT says from here to ``close``; a context manager. Made by ``listening``."""
+    """What TensorRT says from here to ``close``. Made by ``listening``."""
 
     def __init__(self, keeper: Any, most: int | None) -> None:
         self.logger = keeper
@@ -45,17 +44,6 @@ class Listener:
         """Listen no more. Safe to call twice; ``lines`` stay."""
         with _lock:
             self.logger.heard_by = tuple(d for d in self.logger.heard_by if d is not self._kept)
-
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def listening(trt: Any, *, most: int | None = None) -> Listener:

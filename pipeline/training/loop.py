@@ -36,7 +36,7 @@ from pipeline.training.loss import (
     segmentation_loss,
     upsample_pixels,
 )
-from pipeline.training.parts import trained_groups
+from pipeline.training.parts import Part, trained_groups
 from pipeline.training.state import Origin, plain, read_state, reading
 
 MAX_RATE = 10.0
@@ -66,7 +66,7 @@ class TrainConfig:
     clip: float = 1.0
     ema: float = 0.999
     loss: LossConfig = LOSSES["hard"]
-    only: str | None = None
+    only: Part | None = None
     auxiliary: float = 0.4
     loss_stride: int = 4
     seed: int = 0

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
 from models.segmenter import Segmenter
 
-CLASSIFIER = "classifier"
+Part: TypeAlias = Literal["classifier"]
 
 
-def trained_groups(model: Segmenter, decay: float, only: str | None) -> list[dict[str, Any]]:
+def trained_groups(model: Segmenter, decay: float, only: Part | None) -> list[dict[str, Any]]:
     """The optimiser's groups; what is not in them is frozen.
 
     Weight decay on kernels only: a decayed BatchNorm scale or bias is a worse network.
@@ -19,7 +19,7 @@ def trained_groups(model: Segmenter, decay: float, only: str | None) -> list[dic
     Args:
         model: its parameters are marked as to be trained or not.
         decay: weight decay.
-        only: ``CLASSIFIER`` trains the last layer alone, ``None`` everything.
+        only: the one part to be trained; ``None`` trains everything.
     """
     model.requires_grad_(only is None)
     part: nn.Module = model if only is None else model.head.classifier

@@ -7,6 +7,7 @@ parted by U+001E: NVIDIA/TensorRT, issue 4020).
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import onnx
 import pytest
@@ -213,7 +214,7 @@ class _Trt:
 
 
 def test_verbose_chatter_never_displaces_the_table_or_an_error() -> None:
-    with listening(_Trt) as heard:
+    with closing(listening(_Trt)) as heard:
         for i in range(1000):
             heard.logger.log("Severity.VERBOSE", f"Tactic {i} Time: 0.1")
         heard.logger.log("Severity.VERBOSE", TEN)
@@ -224,7 +225,7 @@ def test_verbose_chatter_never_displaces_the_table_or_an_error() -> None:
 
 
 def test_a_listener_that_is_bounded_keeps_what_is_newest() -> None:
-    with listening(_Trt, most=2) as heard:
+    with closing(listening(_Trt, most=2)) as heard:
         for text in ("first", "second", "third"):
             heard.logger.log("Severity.ERROR", text)
     assert [line.text for line in heard.lines] == ["second", "third"]
@@ -232,9 +233,9 @@ def test_a_listener_that_is_bounded_keeps_what_is_newest() -> None:
 
 def test_there_is_one_logger_for_all_who_listen_and_each_hears_its_time() -> None:
     """TensorRT keeps the first it is given, for the rest of the process."""
-    with listening(_Trt) as engine:
+    with closing(listening(_Trt)) as engine:
         engine.logger.log("Severity.WARNING", "before")
-        with listening(_Trt) as build:
+        with closing(listening(_Trt)) as build:
             assert build.logger is engine.logger
             build.logger.log("Severity.WARNING", "both")
         build.close()
@@ -245,7 +246,7 @@ def test_there_is_one_logger_for_all_who_listen_and_each_hears_its_time() -> Non
 
 
 def test_that_there_is_another_logger_is_no_warning_of_a_build() -> None:
-    with listening(_Trt) as heard:
+    with closing(listening(_Trt)) as heard:
         heard.logger.log(
             "Severity.WARNING",
             "WARNING The logger passed into createInferBuilder differs from one already registered "
@@ -255,7 +256,7 @@ def test_that_there_is_another_logger_is_no_warning_of_a_build() -> None:
 
 
 def test_threads_may_log_while_others_begin_and_cease_to_listen() -> None:
-    with listening(_Trt) as heard, ThreadPoolExecutor(4) as pool:
+    with closing(listening(_Trt)) as heard, ThreadPoolExecutor(4) as pool:
         for _ in pool.map(lambda _: listening(_Trt).close(), range(200)):
             heard.logger.log("Severity.INFO", "said")
             assert heard.lines[-1].text == "said"
@@ -279,7 +280,7 @@ def test_the_first_telling_error_is_one_line() -> None:
 def test_a_real_build_names_every_node_and_its_precision() -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
     model = conv_graph()
-    with listening(trt) as heard:
+    with closing(listening(trt)) as heard:
         builder = trt.Builder(heard.logger)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         assert trt.OnnxParser(network, heard.logger).parse(model.SerializeToString())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_what_is_not_best_here_is_warned_of() -> None:
 def test_the_real_runtime_refuses_rubbish_in_words() -> None:
     trt = _trt()
     with (
-        listening(trt) as heard,
+        closing(listening(trt)) as heard,
         pytest.raises(ArtifactError, match="it is no engine, or is damaged"),
     ):
         _check(trt.Runtime(heard.logger), b"rubbish" * 100)

@@ -22,9 +22,10 @@ from models.segmenter import PRESETS, build_segmenter, find_preset
 from pipeline.errors import CheckFailedError, CheckpointError, DatasetError
 from pipeline.training.data import Mixture
 from pipeline.training.loop import Trainer
+from pipeline.training.loss import LOSSES
 from pipeline.training.score import confusion_matrix, validation_size
 from pipeline.training.state import reading, sole_writer
-from scripts.train import main
+from scripts.train import build_parser, main
 from tests.helpers import exit_code
 from tests.models.helpers import TINY, tiny_segmenter
 from tests.pipeline.training.test_training import make_trainer
@@ -296,3 +297,8 @@ def test_the_classifier_alone_is_trained_in_a_network_that_is_given(
     changed = {key for key, value in now.items() if not torch.equal(value, was[key])}
     assert changed <= {"head.classifier.weight", "head.classifier.bias"}
     assert changed
+
+
+def test_the_command_offers_every_loss_there_is() -> None:
+    action = next(each for each in build_parser()._actions if each.dest == "loss")
+    assert set(action.choices or ()) == set(LOSSES)
