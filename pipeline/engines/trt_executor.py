@@ -23,6 +23,8 @@ from pipeline.errors import EngineError
 
 _POLL_SECONDS = 50e-6
 DRAIN_SECONDS = 5.0
+FIRST_RUN_SECONDS = 300.0
+"""No network that fits a GPU takes as long, once it is queued; a GPU that hangs does."""
 OWN_RUNS = 3
 """Of a TensorRT that captures by itself: it allocates, it captures, it replays.
 
@@ -84,12 +86,22 @@ class Request:
             Why there is no graph, ``None`` when there is one or none was asked for.
 
         Raises:
-            EngineError: TensorRT or the device failed.
+            EngineError: TensorRT or the device failed, or the device hangs: then the run counts as
+                under way, and ``drain`` says that nothing may be freed.
         """
         with self._memory.active():
             for _ in range(runs):
                 self._queue()
-                self._memory.synchronize(self._stream)
+                self._memory.record(self._event, self._stream)
+                self._state = "running"
+                if not self._done(FIRST_RUN_SECONDS):
+                    raise EngineError(
+                        "the GPU did not finish the engine's first run within "
+                        f"{FIRST_RUN_SECONDS:g} s",
+                        hint="dmesg shows what the driver says of the GPU; restart the machine if "
+                        "it hangs",
+                    )
+                self._state = "idle"
             return self._record() if capture else None
 
     def own_graph_refused(self) -> str | None:
@@ -146,22 +158,26 @@ class Request:
         if self._state == "running":
             try:
                 with self._memory.active():
-                    self._until_done(slot, timeout)
+                    done = self._done(timeout)
             except EngineError:
                 self._state = "idle"
                 raise
+            if not done:
+                raise TimeoutError(f"slot {slot} did not finish within {timeout} s")
             self._state = "done"
         return self.output
 
-    def _until_done(self, slot: int, timeout: float | None) -> None:
+    def _done(self, timeout: float | None) -> bool:
+        """Wait so many seconds, or without end, for what was recorded; whether it has run."""
         if timeout is None:
             self._memory.synchronize(self._stream)
-            return
+            return True
         end = perf_counter() + timeout
         while not self._memory.happened(self._event):
             if perf_counter() >= end:
-                raise TimeoutError(f"slot {slot} did not finish within {timeout} s")
+                return False
             sleep(_POLL_SECONDS)
+        return True
 
     def drain(self, timeout: float = DRAIN_SECONDS) -> bool:
         """Wait for what is under way, at most so many seconds; whether the device is done with it.
@@ -174,12 +190,9 @@ class Request:
         self._state = "idle"
         try:
             with self._memory.active():
-                self._until_done(0, timeout)
-        except TimeoutError:
-            return False
+                return self._done(timeout)
         except EngineError:
             return True
-        return True
 
 
 def _nbytes(spec: TensorSpec) -> int:

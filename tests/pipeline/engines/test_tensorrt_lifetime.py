@@ -153,6 +153,27 @@ def test_closing_frees_nothing_that_a_hanging_device_may_still_use(
     kept.clear()  # the stand-ins', which is of no matter
 
 
+def test_an_engine_whose_first_run_hangs_does_not_open_and_frees_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even once the error is gone, whose traceback holds what the GPU may still use."""
+    kept: list[Any] = []
+    monkeypatch.setattr(abandoned, "_abandoned", kept)
+    monkeypatch.setattr(trt_executor, "FIRST_RUN_SECONDS", 0.01)
+    monkeypatch.setattr(trt_executor.Request.drain, "__defaults__", (0.01,))
+    diary = Closing()
+    diary.pending = 10**9
+    with (
+        pytest.warns(RuntimeWarning, match="engine 'm.engine': the GPU did not answer in time"),
+        pytest.raises(EngineError, match="the GPU did not finish the engine's first run"),
+    ):
+        open_double(tmp_path, diary)
+    gc.collect()
+    assert not {"close", *GONE} & set(diary.calls)
+    assert abandoned.engines_left_behind()
+    kept.clear()  # the stand-ins', which is of no matter
+
+
 def _no_memory(_nbytes: int) -> int:
     raise EngineError("out of GPU memory (cuMemAlloc)")
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pipeline.engines import trt_executor
 from pipeline.engines.base import TensorSpec
 from pipeline.engines.cuda_memory import Bytes
 from pipeline.engines.trt_executor import OWN_RUNS, Request, open_context
@@ -113,6 +114,7 @@ class Context:
 
 
 QUEUE = ["in 101 24 on 11", "execute on 11", "out 102 20 on 11"]
+RUN = [*QUEUE, "record 12 on 11", "happened?"]
 
 
 def _request(diary: Diary, context: Context | None = None) -> Request:
@@ -159,7 +161,7 @@ def test_a_graph_is_recorded_after_a_first_run_and_launched_from_then_on() -> No
     diary = Diary()
     request = _request(diary)
     assert request.warm_up(capture=True) is None
-    assert diary.calls == [*QUEUE, "synchronize", "begin", *QUEUE, "end"]
+    assert diary.calls == [*RUN, "begin", *QUEUE, "end"]
     diary.calls.clear()
     request.submit(0)
     assert diary.calls == ["launch 13 on 11", "record 12 on 11"]
@@ -167,9 +169,31 @@ def test_a_graph_is_recorded_after_a_first_run_and_launched_from_then_on() -> No
 
 def test_one_that_captures_by_itself_runs_until_it_replays() -> None:
     """Each run to its end, so that nobody polls an event while the second is captured."""
+    assert OWN_RUNS == 3
     diary = Diary()
     assert _request(diary).warm_up(capture=False, runs=OWN_RUNS) is None
-    assert diary.calls == [*QUEUE, "synchronize"] * 3
+    assert diary.calls == RUN * OWN_RUNS
+
+
+def test_a_first_run_that_hangs_ends_the_wait_and_is_under_way_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trt_executor, "FIRST_RUN_SECONDS", 0.01)
+    diary = Diary()
+    request = _request(diary)
+    diary.pending = 10**9
+    with pytest.raises(EngineError, match=r"did not finish the engine's first run within 0\.01 s"):
+        request.warm_up(capture=True, runs=OWN_RUNS)
+    assert diary.calls.count("execute on 11") == 1
+    assert not {"synchronize", "begin"} & set(diary.calls)
+    assert not request.drain(timeout=0.01)
+
+
+def test_a_first_run_may_take_its_time() -> None:
+    diary = Diary()
+    diary.pending = 3
+    assert _request(diary).warm_up(capture=False) is None
+    assert diary.calls == [*RUN, *["happened?"] * 3]
 
 
 def test_a_context_is_asked_whether_its_own_graph_can_be() -> None:
