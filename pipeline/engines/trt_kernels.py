@@ -4,11 +4,16 @@ Its plans hold no kernels: they are compiled when an engine is opened, unless a 
 them. What is kept runs as it is found, so it is read only from a folder that this user alone can
 write, and only if it is whole: a file is the SHA-256 of the rest, then what TensorRT serialised.
 A cache is no need. Whatever is wrong with one, the engine opens and compiles.
+
+Engines that were built again, and drivers that were replaced, leave files that nobody asks for any
+more. Which these are cannot be told (another machine may share the folder), so the files that were
+opened last stay, up to ``MAX_KEPT`` bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,8 @@ from pipeline.engines.cuda_driver import GpuFacts
 from pipeline.private import cache_root, distrust
 
 MAX_KERNELS = 256 << 20
+MAX_KEPT = 1 << 30
+_SUFFIX = ".kernels"
 _DIGEST = hashlib.sha256().digest_size
 # Of files, and what the bindings raise for what C++ throws or for an object that is none.
 _FAILURES = (OSError, RuntimeError, TypeError, ValueError)
@@ -36,7 +43,7 @@ class Kernels:
         config.set_runtime_cache(self._cache)
 
     def keep(self) -> None:
-        """Write what was compiled since, for the next opening. Raises nothing."""
+        """Write what was compiled since, for the next opening, and make room. Raises nothing."""
         if self._path is None:
             return
         try:
@@ -44,6 +51,9 @@ class Kernels:
             if now and now != self._held and len(now) <= MAX_KERNELS:
                 write_whole(self._path, hashlib.sha256(now).digest() + now)
                 self._held = now
+            elif self._held:
+                os.utime(self._path)  # opened now, though written long ago
+            _make_room(self._path)
         except _FAILURES:
             return  # it is compiled again
 
@@ -83,7 +93,29 @@ def _path(plan: bytes, version: str, gpu: GpuFacts) -> Path | None:
     if distrust(folder) is not None:
         return None
     driver = ".".join(map(str, gpu.driver))
-    return folder / f"{hashlib.sha256(plan).hexdigest()}-{version}-{gpu.sm}-{driver}.kernels"
+    return folder / f"{hashlib.sha256(plan).hexdigest()}-{version}-{gpu.sm}-{driver}{_SUFFIX}"
+
+
+def _make_room(mine: Path) -> None:
+    """Remove the files beside this one that were opened longest ago, beyond ``MAX_KEPT`` bytes.
+
+    Whoever reads one of them at this moment has it whole, or compiles. What a write that was
+    killed left has the suffix in the middle of its name, and goes in the same way.
+    """
+    with os.scandir(mine.parent) as entries:
+        files = [
+            (found.st_mtime_ns, found.st_size, Path(each.path))
+            for each in entries
+            if _SUFFIX in each.name and each.is_file(follow_symlinks=False)
+            for found in (each.stat(follow_symlinks=False),)
+        ]
+    total = sum(size for _time, size, _path in files)
+    for _time, size, path in sorted(files):
+        if total <= MAX_KEPT:
+            return
+        if path != mine:
+            path.unlink(missing_ok=True)
+            total -= size
 
 
 def _read(path: Path) -> bytes:

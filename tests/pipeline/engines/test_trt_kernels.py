@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -172,6 +173,49 @@ def test_what_others_could_have_put_there_is_not_read(tmp_path: Path, kept: Path
     kept.unlink()
     kept.symlink_to(elsewhere)
     assert trt_kernels._read(kept) == b""
+
+
+def _beside(kept: Path, name: str, size: int, days: float) -> Path:
+    """A file in the folder, last opened so many days ago."""
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = kept.parent / name
+    path.write_bytes(b"x" * size)
+    then = time.time() - days * 86400
+    os.utime(path, (then, then))
+    return path
+
+
+def test_what_was_opened_longest_ago_makes_room(
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of 100 bytes and this engine's, where there is room for two of them and this one."""
+    monkeypatch.setattr(trt_kernels, "MAX_KEPT", 200 + len(WHOLE))
+    other_driver = _beside(kept, NAME.replace("12.6", "12.4"), 100, days=30)
+    killed = _beside(kept, f".{NAME}.abcdefgh", 100, days=20)
+    others = [_beside(kept, f"{i}.kernels", 100, days=i) for i in (1, 2)]
+    foreign = _beside(kept, "notes.txt", 1000, days=99)
+    elsewhere = _beside(kept.parent, "elsewhere", 1000, days=99)
+    (kept.parent / "link.kernels").symlink_to(elsewhere)
+    open_rtx(tmp_path, Closing()).close()
+    assert not other_driver.exists()
+    assert not killed.exists()
+    assert all(path.exists() for path in (*others, foreign, elsewhere))
+    assert kept.read_bytes() == WHOLE
+
+
+def test_to_be_opened_keeps_a_file_and_one_that_fills_all_room_is_kept(
+    tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_rtx(tmp_path, Closing()).close()
+    os.utime(kept, (0, 0))  # written long ago
+    later = _beside(kept, "later.kernels", 100, days=1)
+    monkeypatch.setattr(trt_kernels, "MAX_KEPT", 10)
+    again = Closing()
+    open_rtx(tmp_path, again).close()
+    assert "compile" not in again.calls
+    assert time.time() - kept.stat().st_mtime < 3600
+    assert not later.exists()
+    assert kept.read_bytes() == WHOLE
 
 
 @pytest.mark.parametrize("fails", ["create_runtime_cache", "serialize", "write", "home"])
