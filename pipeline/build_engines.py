@@ -7,12 +7,13 @@ from typing import Any
 from pipeline.artifact import Artifact
 from pipeline.build_options import BuildOptions
 from pipeline.engines.base import Engine
-from pipeline.engines.cuda_driver import find_gpu, has_gpu
+from pipeline.engines.cuda_driver import has_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine
 from pipeline.engines.tensorrt import import_flavour, installed_flavours, open_tensorrt
 from pipeline.engines.trt_builder import check_options
-from pipeline.engines.trt_preflight import NAMES, Flavour, check_driver, cuda_major
+from pipeline.engines.trt_preflight import NAMES, Flavour
+from pipeline.engines.trt_start import gpu_to_build_on
 
 
 def choose_flavour(options: BuildOptions) -> Flavour:
@@ -30,9 +31,8 @@ def choose_flavour(options: BuildOptions) -> Flavour:
         if len(there) > 1 and not has_gpu():
             flavour = "tensorrt-rtx"  # builds without
     trt = import_flavour(flavour, why=f"building for {NAMES[flavour]}")
-    if flavour == "tensorrt":
-        check_driver(flavour, trt.__version__, cuda_major(flavour), find_gpu())
     check_options(trt, flavour, options.tensorrt.builder)
+    gpu_to_build_on(trt, flavour)
     return flavour
 
 

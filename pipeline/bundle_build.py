@@ -16,13 +16,13 @@ from pydantic import ValidationError
 
 from pipeline.artifact import Manifest, TensorSpec, hash_of, sha256_of, write_whole
 from pipeline.bundle_box import BoxEngine, load_check
-from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import open_memory
 from pipeline.engines.opening import manifest_of
 from pipeline.engines.tensorrt import import_flavour, installed_flavours
 from pipeline.engines.trt_builder import BuilderOptions, build_plan
 from pipeline.engines.trt_facts import engine_facts
-from pipeline.engines.trt_preflight import NAMES, Flavour, check_driver, cuda_major
+from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major
+from pipeline.engines.trt_start import gpu_to_build_on
 from pipeline.engines.trt_trial import open_fresh
 from pipeline.errors import EngineError, MissingDependencyError, UsageError
 from pipeline.verify import label_agreement, require_agreement
@@ -80,7 +80,9 @@ def build_engine(request: BuildRequest, notify: Callable[[str], None]) -> BoxEng
         if flavour is None:
             raise MissingDependencyError("tensorrt", "tensorrt", why="building the engine")
         trt = import_flavour(flavour, why="building the engine")
-        gpu = _gpu(flavour, trt.__version__)
+        gpu = gpu_to_build_on(trt, flavour)
+        if gpu is not None:
+            open_memory().close()  # what moves frames to it must be here too
     except MissingDependencyError as error:
         # The hint would name this project's extras, which a bundle does not have.
         raise EngineError(str(error), hint="python3 edge.py says where to get it") from error
@@ -123,16 +125,6 @@ def _settings(request: BuildRequest) -> BuilderOptions:
         raise UsageError(
             f"--workspace {request.workspace}: {error.errors()[0]['msg'].lower()} (MiB)"
         ) from error
-
-
-def _gpu(flavour: Flavour, version: str) -> GpuFacts | None:
-    """The GPU to build on, if TensorRT needs one; what moves frames to it must be here too."""
-    if flavour != "tensorrt":
-        return None
-    gpu = find_gpu()
-    check_driver(flavour, version, cuda_major(flavour), gpu)
-    open_memory().close()
-    return gpu
 
 
 def _judge(request: BuildRequest, plan: bytes, facts: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any
 
+from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.trt_log import LogLine, first_error, shortage
+from pipeline.engines.trt_logger import listening
+from pipeline.engines.trt_preflight import NAMES, Flavour, check_driver, cuda_major
 from pipeline.errors import EngineError
 
 _HINT = (
@@ -47,3 +51,26 @@ def create(factory: Callable[[], Any], lines: Callable[[], Iterable[LogLine]], t
             hint="close other programs on the GPU",
         ) from refusal
     raise EngineError(f"{title} cannot start: {first_error(said)}", hint=_HINT) from refusal
+
+
+def gpu_to_build_on(trt: Any, flavour: Flavour) -> GpuFacts | None:
+    """The GPU on which TensorRT builds, asked before the work; ``None`` for RTX, which needs none.
+
+    TensorRT itself is asked whether it starts there, by making a builder and dropping it: JetPack
+    does not say which CUDA its TensorRT is made for, so the driver's version tells nothing there.
+
+    Args:
+        trt: the module of that flavour.
+        flavour: which TensorRT.
+
+    Raises:
+        EngineError: there is no GPU, or its driver is too old.
+    """
+    if flavour != "tensorrt":
+        return None
+    gpu = find_gpu()
+    check_driver(flavour, trt.__version__, cuda_major(flavour), gpu)
+    title = f"{NAMES[flavour]} {trt.__version__}"
+    with closing(listening(trt)) as heard:
+        create(lambda: trt.Builder(heard.logger), lambda: heard.lines, title)
+    return gpu

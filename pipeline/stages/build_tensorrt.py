@@ -21,13 +21,8 @@ from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_builder import BuilderOptions, build_plan
 from pipeline.engines.trt_facts import engine_facts
-from pipeline.engines.trt_preflight import (
-    NAMES,
-    Flavour,
-    check_driver,
-    cuda_major,
-    this_platform,
-)
+from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major, this_platform
+from pipeline.engines.trt_start import gpu_to_build_on
 from pipeline.engines.trt_trial import open_fresh
 from pipeline.errors import CheckFailedError, EngineError
 from pipeline.frame_stage import FrameStage, Stack
@@ -114,10 +109,7 @@ class BuildTensorRTStage(FrameStage):
         graph, floating = inputs
         config = self.config
         trt = import_flavour(config.flavour, why=f"building for {NAMES[config.flavour]}")
-        cuda, gpu = cuda_major(config.flavour), None
-        if config.flavour == "tensorrt":
-            gpu = find_gpu()
-            check_driver(config.flavour, trt.__version__, cuda, gpu)
+        gpu = gpu_to_build_on(trt, config.flavour)
         source = graph.manifest_path.parent / (config.graph or graph.manifest.main)
         untyped = onnx.load(source)
         heavy = heavy_nodes(untyped)
@@ -132,7 +124,8 @@ class BuildTensorRTStage(FrameStage):
             model = append_labels(model)
             onnx.save(model, folder / GRAPH)
         built = build_plan(
-            trt, config.flavour, model.SerializeToString(), config.options, gpu=gpu, cuda=cuda,
+            trt, config.flavour, model.SerializeToString(), config.options, gpu=gpu,
+            cuda=cuda_major(config.flavour),
         )  # fmt: skip
         (folder / ENGINE).write_bytes(built.plan)
         facts = engine_facts(
