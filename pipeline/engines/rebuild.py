@@ -7,6 +7,9 @@ import shlex
 from pipeline.artifact import Manifest
 
 COMMAND = "python scripts/build_engine.py"
+# Which TensorRT, and what one has and the other refuses; --level is a bundle's.
+_OF_ONE_FLAVOUR = ("--flavour", "--hardware", "--optimization-level", "--level")
+_SWITCHES_OF_ONE = ("--timing-cache", "--version-compatible")
 
 
 def recorded_command(manifest: Manifest) -> str:
@@ -30,6 +33,22 @@ def recorded_command(manifest: Manifest) -> str:
     if len(shape) == 4:
         words.append(f"--shape {shape[1]}x{shape[2]}")
     return " ".join(words)
+
+
+def for_other_flavour(command: str) -> str:
+    """A recorded command without what binds it to one TensorRT: the other would refuse it.
+
+    Word by word: in the text, a quoted path could hold such an option and lose its quotation mark.
+    """
+    kept: list[str] = []
+    words = iter(shlex.split(command))
+    for word in words:
+        if word in _OF_ONE_FLAVOUR:
+            next(words, None)  # its value
+        elif word not in _SWITCHES_OF_ONE and word.partition("=")[0] not in _OF_ONE_FLAVOUR:
+            kept.append(word)
+    joined = shlex.join(kept)
+    return _own(joined) or joined
 
 
 def _own(recorded: object) -> str | None:

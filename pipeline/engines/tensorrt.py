@@ -8,7 +8,6 @@ a crash or a screen of log is one line here.
 from __future__ import annotations
 
 import importlib
-import re
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +22,7 @@ from pipeline.engines.abandoned import abandon
 from pipeline.engines.base import EngineBase, EngineInfo, FrameBatch, OutputBatch, TensorSpec
 from pipeline.engines.cuda_driver import GpuFacts, find_gpu
 from pipeline.engines.cuda_memory import CudaMemory, open_memory
-from pipeline.engines.rebuild import recorded_command
+from pipeline.engines.rebuild import for_other_flavour, recorded_command
 from pipeline.engines.trt_executor import OWN_RUNS, Request, open_context
 from pipeline.engines.trt_kernels import Kernels, open_kernels
 from pipeline.engines.trt_log import LogLine, capture_failure, first_error, shortage
@@ -46,7 +45,6 @@ MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tenso
 DEFAULT_SLOTS = 2
 # An engine may run for months; what it said last is what tells.
 _LOG_LINES = 500
-_FLAVOUR = r" --flavour \S+"
 
 
 def import_flavour(flavour: Flavour, *, why: str) -> Any:
@@ -127,7 +125,7 @@ def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
             raise
         raise ArtifactError(
             f"engine '{name}' was built by {built.title}, here is {others[0]}",
-            hint=f"{error.hint}, or build it here: {re.sub(_FLAVOUR, '', rebuild)}",
+            hint=f"{error.hint}, or build it here: {for_other_flavour(rebuild)}",
         ) from error
     here = Here(
         trt.__version__, cuda_major(built.flavour), this_platform(), gpu, known_capabilities(trt)

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.engines.cuda_driver import GpuFacts
+from pipeline.engines.rebuild import for_other_flavour
 from pipeline.errors import ArtifactError, EngineError
 
 Flavour: TypeAlias = Literal["tensorrt", "tensorrt-rtx"]
@@ -122,9 +123,12 @@ def check_fits(built: BuiltWith, here: Here, *, name: str, rebuild: str) -> None
             # Built again in the same way it would be refused again.
             title = NAMES[built.flavour]
             if not _on_first_use(here.gpu, here.known)[0]:
-                hint = f"{title} does not know this GPU: build it with --flavour tensorrt"
+                other = f"{for_other_flavour(rebuild)} --flavour tensorrt"
+                hint = f"{title} does not know this GPU: build it with TensorRT: {other}"
             elif built.capabilities:
-                hint = f"this GPU is newer than {title}: build it without --compute-capability"
+                # What was recorded names none, so this is no loop.
+                newer = f"this GPU is newer than {title}: build it without --compute-capability"
+                hint = f"{newer}: {rebuild}"
         raise ArtifactError(f"engine '{name}' {reason}", hint=hint)
     old = _driver(built.flavour, here.version, here.cuda, here.gpu)
     if old:

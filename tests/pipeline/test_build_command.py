@@ -15,7 +15,8 @@ from pipeline.build import BuildOptions, GateLimits, TensorRTOptions
 from pipeline.build_command import rebuild_command
 from pipeline.build_parser import build_options, build_parser
 from pipeline.engines import rebuild
-from pipeline.engines.trt_builder import BuilderOptions
+from pipeline.engines.trt_builder import BuilderOptions, check_options
+from pipeline.errors import UsageError
 
 PLAIN = BuildOptions(backend="tensorrt", dataset=Path("data"))
 FULL = BuildOptions(
@@ -103,3 +104,32 @@ def test_the_hint_is_what_was_recorded(facts: dict[str, Any], said: str) -> None
         kind="engine", main="m.engine", files={}, key="", facts={"precision": "int8"} | facts
     )
     assert rebuild.recorded_command(manifest) == said
+
+
+def test_the_command_for_the_other_tensorrt_is_one_that_it_takes() -> None:
+    """By the command's own parser and the real check of options."""
+    trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
+    with pytest.raises(UsageError, match="has no timing cache"):
+        check_options(trt, "tensorrt-rtx", FULL.tensorrt.builder)
+    command = rebuild.for_other_flavour(rebuild_command(FULL, "tensorrt"))
+    _program, _script, *words = shlex.split(command)
+    found = build_options(build_parser("").parse_args(words))
+    check_options(trt, "tensorrt-rtx", found.tensorrt.builder)
+    own = TensorRTOptions(
+        labels=True, strict_int8=True, builder=BuilderOptions(workspace_mib=512)
+    )  # fmt: skip
+    assert found == replace(FULL, tensorrt=own)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("cd '/a b' && python3 edge.py build --level=3 --flavour tensorrt --strict-int8",
+         "cd '/a b' && python3 edge.py build --strict-int8"),
+        ("python scripts/build_engine.py --output 'a --flavour b' '; sh'",
+         "python scripts/build_engine.py --output 'a --flavour b' '; sh'"),
+        ("python scripts/build_engine.py --flavour", "python scripts/build_engine.py"),
+    ],
+)  # fmt: skip
+def test_what_is_left_of_a_command_is_quoted_as_it_was(command: str, said: str) -> None:
+    assert rebuild.for_other_flavour(command) == said

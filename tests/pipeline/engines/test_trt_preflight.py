@@ -39,7 +39,7 @@ KNOWN = ("7.5", "8.0", "8.6", "8.9", "12.0")
 
 
 def _check(built: BuiltWith, here: Here) -> None:
-    check_fits(built, here, name="m.engine", rebuild="python build.py")
+    check_fits(built, here, name="m.engine", rebuild="python build.py --flavour tensorrt-rtx")
 
 
 def _with(built: BuiltWith, **changes: Any) -> BuiltWith:
@@ -152,14 +152,16 @@ def test_what_does_not_fit_is_one_line_with_both_sides(
         )
     elif here.known and here.gpu.capability > (12, 0):
         assert caught.value.hint == (
-            "this GPU is newer than TensorRT for RTX: build it without --compute-capability"
+            "this GPU is newer than TensorRT for RTX: build it without --compute-capability: "
+            "python build.py --flavour tensorrt-rtx"
         )
     elif here.known and here.gpu.sm not in here.known:
         assert caught.value.hint == (
-            "TensorRT for RTX does not know this GPU: build it with --flavour tensorrt"
+            "TensorRT for RTX does not know this GPU: build it with TensorRT: "
+            "python build.py --flavour tensorrt"
         )
     else:
-        assert caught.value.hint == "build it here: python build.py"
+        assert caught.value.hint == "build it here: python build.py --flavour tensorrt-rtx"
 
 
 def test_a_driver_too_old_to_build_with_is_refused_before_the_work() -> None:
