@@ -212,7 +212,10 @@ class TensorRTEngine(EngineBase):
         runtime = create(lambda: trt.Runtime(self._heard.logger), self._lines, title)
         self._runtime = runtime  # outlives the engine
         runtime.engine_host_code_allowed = allow_host_code
-        check_validity(trt, runtime, plan, name=self._name, rebuild=rebuild)
+        check_validity(
+            trt, runtime, plan, name=self._name, rebuild=rebuild,
+            workspace=self._smaller_workspace(),
+        )  # fmt: skip
         self._engine = runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise self._failure("cannot be loaded")

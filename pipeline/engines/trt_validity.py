@@ -23,7 +23,9 @@ _WORDS = {
 _CUDA = {"CUDA_ERROR", "OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME"}
 
 
-def check_validity(trt: Any, runtime: Any, plan: bytes, *, name: str, rebuild: str) -> None:
+def check_validity(
+    trt: Any, runtime: Any, plan: bytes, *, name: str, rebuild: str, workspace: int
+) -> None:
     """Refuse a plan that the runtime calls invalid; warn of one that will not be quick here.
 
     Args:
@@ -32,6 +34,7 @@ def check_validity(trt: Any, runtime: Any, plan: bytes, *, name: str, rebuild: s
         plan: the engine's bytes.
         name: its file name, for the message.
         rebuild: the command that makes it again, for the hint.
+        workspace: to build it again with where it wants too much memory, MiB; for the hint.
 
     Raises:
         EngineError: for want of GPU memory, or because of CUDA or the driver.
@@ -54,7 +57,7 @@ def check_validity(trt: Any, runtime: Any, plan: bytes, *, name: str, rebuild: s
     if "INSUFFICIENT_GPU_MEMORY" in names:
         raise EngineError(
             f"out of GPU memory: engine '{name}' cannot be loaded",
-            hint="close other programs on the GPU",
+            hint=f"close other programs on the GPU, or build it with --workspace {workspace}",
         )
     if _CUDA & set(names):
         raise EngineError(

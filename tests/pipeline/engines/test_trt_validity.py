@@ -21,7 +21,7 @@ def _trt() -> Any:
 
 
 def _check(runtime: Any, plan: bytes = b"plan") -> None:
-    check_validity(_trt(), runtime, plan, name="m.engine", rebuild="python build.py")
+    check_validity(_trt(), runtime, plan, name="m.engine", rebuild="python build.py", workspace=640)
 
 
 def _verdict(validity: str, bits: int = 0) -> Any:
@@ -37,7 +37,8 @@ def _verdict(validity: str, bits: int = 0) -> Any:
         (1 | 2, ArtifactError,
          "it was built by another version, it was not built for this GPU's compute capability",
          "build it here: python build.py"),
-        (16, EngineError, "^out of GPU memory: engine 'm.engine' cannot be loaded", "close other"),
+        (16, EngineError, "^out of GPU memory: engine 'm.engine' cannot be loaded",
+         "close other programs on the GPU, or build it with --workspace 640"),
         (4, EngineError, "this machine: the driver is too old$", "nvidia-smi"),
         (8 | 64, EngineError, "the CUDA runtime is too old, CUDA failed$", "nvidia-smi"),
         (1024, ArtifactError, "this machine: reason 1024$", "build it here"),
