@@ -156,8 +156,7 @@ def build_plan(
         serialized = builder.build_serialized_network(network, config)
         if serialized is None:
             raise _refusal(flavour, heard.lines, options, gpu)
-        if cache is not None:
-            _keep_timings(config, cache)
+        unkept = () if cache is None else _keep_timings(config, cache)
         return Built(
             plan=bytes(serialized),
             built_with=BuiltWith(
@@ -176,7 +175,7 @@ def build_plan(
                 memory=gpu.memory if gpu else None,
             ),
             layers=tuple(read_layers(heard.lines)),
-            warnings=_warnings(heard.lines),
+            warnings=_warnings(heard.lines) + unkept,
             seconds=perf_counter() - start,
         )  # fmt: skip
 
@@ -219,15 +218,22 @@ def _held(path: Path) -> bytes:
     return path.read_bytes() if fits else b""
 
 
-def _keep_timings(config: Any, path: Path) -> None:
-    """Write this build's timings, with those that other builds have written since it began."""
+def _keep_timings(config: Any, path: Path) -> tuple[str, ...]:
+    """Write this build's timings, with those that other builds have written since it began.
+
+    Returns what to warn of: an engine that took minutes is not lost for want of a cache.
+    """
     mine = config.get_timing_cache()
-    held = _held(path)
-    theirs = config.create_timing_cache(held) if held else None
-    if theirs is not None:
-        # What does not fit, of another GPU, is refused and so overwritten.
-        mine.combine(theirs, False)
-    write_whole(path, bytes(mine.serialize()))
+    try:
+        held = _held(path)
+        theirs = config.create_timing_cache(held) if held else None
+        if theirs is not None:
+            # What does not fit, of another GPU, is refused and so overwritten.
+            mine.combine(theirs, False)
+        write_whole(path, bytes(mine.serialize()))
+    except OSError as error:
+        return (f"the timing cache '{path}' was not written: {error.strerror}",)
+    return ()
 
 
 def timing_cache_path(version: str, gpu: GpuFacts) -> Path:

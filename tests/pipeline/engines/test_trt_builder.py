@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -202,5 +204,16 @@ def test_timings_of_builds_at_the_same_time_are_all_kept(
         return Timings(data) if b": " in data else None
 
     config = SimpleNamespace(get_timing_cache=lambda: mine, create_timing_cache=read)
-    _keep_timings(config, path)
+    assert _keep_timings(config, path) == ()
     assert path.read_bytes() == kept
+
+
+def test_timings_that_cannot_be_kept_are_a_warning(tmp_path: Path) -> None:
+    """After minutes of building: the engine is there."""
+    mine = Timings(b"orin: conv")
+    config = SimpleNamespace(get_timing_cache=lambda: mine, create_timing_cache=Timings)
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "timing.cache"
+    assert _keep_timings(config, path) == (
+        f"the timing cache '{path}' was not written: {os.strerror(errno.EEXIST)}",
+    )
