@@ -76,6 +76,8 @@ def parse_favours(entries: Sequence[str]) -> dict[str, float]:
                 f"--favour '{entry}': give CLASS=LOGIT, a class such as pole and at most "
                 f"{MOST_LOGIT:g}"
             )
+        if name in favours:
+            raise UsageError(f"--favour '{entry}': '{name}' is named twice; name each class once")
         favours[name] = logit
     return favours
 

@@ -77,6 +77,14 @@ def test_a_favoured_class_has_so_much_more_logit_and_the_others_what_they_had(
     )
 
 
+def test_a_class_named_twice_is_refused_rather_than_half_obeyed(tmp_path: Path) -> None:
+    one = trained(tmp_path / "one.safetensors", 0)
+    out = tmp_path / "favoured.safetensors"
+    with pytest.raises(UsageError, match="'pole=2': 'pole' is named twice"):
+        main([str(one), "--favour", "pole=1", "--favour", "pole=2", "--output", str(out)])
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("entry", ["pole", "pole=", "pole=nan", "pole=11", "lamp=1", "=1"])
 def test_what_cannot_be_favoured_is_refused(tmp_path: Path, entry: str) -> None:
     one = trained(tmp_path / "one.safetensors", 0)
