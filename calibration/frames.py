@@ -92,7 +92,7 @@ def select_frames(
     if split != "train" and not allow_val:
         raise CalibrationDataError(
             f"split '{split}': calibrating on frames that are also scored flatters the result; "
-            "use train, or allow it explicitly"
+            "use train, or allow it with --force-split"
         )
     cities: dict[str, list[FramePair]] = {}
     for frame in dataset.frames(split, labels=False):

@@ -69,7 +69,8 @@ def find_checkpoint(options: BuildOptions, store: Store) -> tuple[Artifact, str]
     given, named = options.checkpoint, options.preset or DEFAULT_PRESET
     path = checkpoint_file(given, named, store.root, random=options.random_weights)
     if not path.is_file():
-        raise CheckpointError(f"checkpoint '{path}' does not exist")
+        wrong = "is not a file" if path.exists() else "does not exist"
+        raise CheckpointError(f"checkpoint '{path}' {wrong}")
     if given is not None:
         _model, preset, _report = load_segmenter(given, options.preset)
         named = preset.name

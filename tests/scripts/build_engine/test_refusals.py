@@ -59,7 +59,7 @@ def test_bad_options_exit_2_and_name_the_option(run: Run, tmp_path: Path) -> Non
         (("--strict-int8",), {"backend": "tensorrt", "precision": "fp16"}, "--strict-int8"),
         ((), {"preset": "edge-xxl"}, "unknown preset 'edge-xxl'"),
         ((), {"preset": "edge-m"}, "'tiny', not 'edge-m'"),
-        ((), {"split": "val"}, "split 'val'"),
+        ((), {"split": "val"}, "allow it with --force-split"),
         ((), {"split": "holdout"}, "holdout"),
     ]
     for more, options, said in cases:
@@ -124,6 +124,11 @@ def _no_checkpoint(folder: Path) -> dict[str, object]:
     return {"checkpoint": folder / "none.safetensors"}
 
 
+def _checkpoints_folder(folder: Path) -> dict[str, object]:
+    (folder / "weights").mkdir()
+    return {"checkpoint": folder / "weights"}
+
+
 def _corrupt(folder: Path) -> dict[str, object]:
     (folder / "corrupt.safetensors").write_bytes(b"\x00" * 100)
     return {"checkpoint": folder / "corrupt.safetensors"}
@@ -167,6 +172,7 @@ def _below_a_file(folder: Path) -> dict[str, object]:
         (_no_checkpoint, "none.safetensors"),
         (_corrupt, "corrupt.safetensors"),
         (_foreign, "foreign.pth"),
+        (_checkpoints_folder, "weights' is not a file"),
         (_code, "code.pth"),
         (_file_in_the_way, "folder '"),
         (_below_a_file, "folder '"),
