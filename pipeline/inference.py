@@ -202,7 +202,7 @@ class FrameSegmenter:
         Args:
             ticket: from ``submit``; may be finished once.
             out: (H, W) uint8, C-contiguous, written whole; ``None`` makes a new one.
-            timeout: seconds to wait for each run of the engine; ``None`` waits for ever.
+            timeout: seconds to wait for each run of the engine; ``None`` waits as ``Engine.wait``.
 
         Returns:
             ``out``: train ids at the frame's own size; 255 where the network gave no number.

@@ -91,7 +91,8 @@ class Engine(Protocol):
         """The slot's output, a view valid until its next submit.
 
         Raises ``TimeoutError`` after ``timeout`` seconds; ``EngineError`` if the device failed
-        or the slot was never submitted.
+        or the slot was never submitted. Without a timeout it waits for as long as the device may
+        still be at work; that a GPU hangs is an ``EngineError`` too.
         """
 
     def infer(self, frames: FrameBatch) -> OutputBatch:

@@ -68,9 +68,6 @@ class CudaMemory(Protocol):
     def happened(self, event: int) -> bool:
         """Whether a recorded event has happened. Does not wait. Raises what the device raised."""
 
-    def synchronize(self, stream: int) -> None:
-        """Wait for all that is on the stream. Raises what the device raised."""
-
     def begin_capture(self, stream: int) -> None:
         """From here on the stream's work is written into a graph instead of run."""
 

@@ -108,10 +108,6 @@ class PycudaMemory:
         """See the protocol."""
         return bool(self._guard(self._events[event].query))
 
-    def synchronize(self, stream: int) -> None:
-        """See the protocol."""
-        self._guard(self._streams[stream].synchronize)
-
     def begin_capture(self, stream: int) -> None:
         """See the protocol."""
         self._need_graphs().begin(stream)

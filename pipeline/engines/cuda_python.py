@@ -197,10 +197,6 @@ class CudaPythonMemory:
         """See the protocol."""
         return self._call.query("cuEventQuery", self._call.api.CUevent(event))
 
-    def synchronize(self, stream: int) -> None:
-        """See the protocol."""
-        self._call("cuStreamSynchronize", self._call.api.CUstream(stream))
-
     def begin_capture(self, stream: int) -> None:
         """See the protocol."""
         self._graphs.begin(stream)

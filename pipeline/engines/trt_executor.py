@@ -2,9 +2,10 @@
 
     host input --copy--> device input --execute--> device output --copy--> host output, event
 
-All of it is queued on the request's own stream and nothing waits for it but ``wait``. Where CUDA
-graphs are to be had, the three steps are recorded once and launched as one from then on, which
-saves the processor the queueing.
+All of it is queued on the request's own stream and nothing waits for it but ``wait``, which asks
+again and again: a call that waits inside CUDA never ends when the device hangs. Where CUDA graphs
+are to be had, the three steps are recorded once and launched as one from then on, which saves the
+processor the queueing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pipeline.errors import EngineError
 
 _POLL_SECONDS = 50e-6
 DRAIN_SECONDS = 5.0
-FIRST_RUN_SECONDS = 300.0
+RUN_SECONDS = 300.0
 """No network that fits a GPU takes as long, once it is queued; a GPU that hangs does."""
 OWN_RUNS = 3
 """Of a TensorRT that captures by itself: it allocates, it captures, it replays.
@@ -61,6 +62,7 @@ class Request:
         self._memory, self._context, self._failure = memory, context, failure
         self._graph: int | None = None
         self._state = "idle"
+        self._queued = 0.0  # when, by perf_counter
         with memory.active():
             self._stream = memory.stream()
             self._event = memory.event()
@@ -92,15 +94,10 @@ class Request:
         with self._memory.active():
             for _ in range(runs):
                 self._queue()
-                self._memory.record(self._event, self._stream)
-                self._state = "running"
-                if not self._done(FIRST_RUN_SECONDS):
-                    raise EngineError(
-                        "the GPU did not finish the engine's first run within "
-                        f"{FIRST_RUN_SECONDS:g} s",
-                        hint="dmesg shows what the driver says of the GPU; restart the machine if "
-                        "it hangs",
-                    )
+                self._started()
+                if not self._done(self._queued + RUN_SECONDS):
+                    self._state = "hung"
+                    raise _hangs("the engine's first run")
                 self._state = "idle"
             return self._record() if capture else None
 
@@ -141,38 +138,46 @@ class Request:
 
     def submit(self, slot: int) -> None:
         """Queue the inference of what is in ``input``."""
-        if self._state == "running":
+        if self._state in ("running", "hung"):
             raise EngineError(f"slot {slot} is still in flight")
         with self._memory.active():
             if self._graph is None:
                 self._queue()
             else:
                 self._memory.launch(self._graph, self._stream)
-            self._memory.record(self._event, self._stream)
-        self._state = "running"
+            self._started()
+
+    def _started(self) -> None:
+        """Mark the end of what was queued a moment ago: it is under way from here on."""
+        self._memory.record(self._event, self._stream)
+        self._state, self._queued = "running", perf_counter()
 
     def wait(self, slot: int, timeout: float | None) -> OutputBatch:
-        """Wait for the inference; see the engine protocol."""
+        """Wait for the inference; see the engine protocol.
+
+        Without a timeout it waits until ``RUN_SECONDS`` after the run was queued, and then raises
+        ``EngineError``: the device hangs. Counted from there, so that whoever waits for one slot
+        after another waits no longer for all of them.
+        """
         if self._state == "idle":
             raise EngineError(f"slot {slot} was never submitted")
         if self._state == "running":
+            end = self._queued + RUN_SECONDS if timeout is None else perf_counter() + timeout
             try:
                 with self._memory.active():
-                    done = self._done(timeout)
+                    done = self._done(end)
             except EngineError:
                 self._state = "idle"
                 raise
-            if not done:
+            if not done and timeout is not None:
                 raise TimeoutError(f"slot {slot} did not finish within {timeout} s")
-            self._state = "done"
+            self._state = "done" if done else "hung"
+        if self._state == "hung":
+            raise _hangs("a run of the engine")
         return self.output
 
-    def _done(self, timeout: float | None) -> bool:
-        """Wait so many seconds, or without end, for what was recorded; whether it has run."""
-        if timeout is None:
-            self._memory.synchronize(self._stream)
-            return True
-        end = perf_counter() + timeout
+    def _done(self, end: float) -> bool:
+        """Wait until then, by ``perf_counter``, for what was recorded; whether it has run."""
         while not self._memory.happened(self._event):
             if perf_counter() >= end:
                 return False
@@ -185,14 +190,21 @@ class Request:
         Raises nothing, whatever comes: it is for closing. After a failure the device runs nothing
         more, so what it held can be freed; after a hang it may still use it.
         """
-        if self._state != "running":
+        if self._state not in ("running", "hung"):
             return True
         self._state = "idle"
         try:
             with self._memory.active():
-                return self._done(timeout)
+                return self._done(perf_counter() + timeout)
         except EngineError:
             return True
+
+
+def _hangs(what: str) -> EngineError:
+    return EngineError(
+        f"the GPU did not finish {what} within {RUN_SECONDS:g} s",
+        hint="dmesg shows what the driver says of the GPU; restart the machine if it hangs",
+    )
 
 
 def _nbytes(spec: TensorSpec) -> int:

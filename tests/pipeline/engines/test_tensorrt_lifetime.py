@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.artifact import Manifest, TensorSpec
@@ -20,11 +21,13 @@ from pipeline.engines.cuda_driver import GpuFacts
 from pipeline.engines.tensorrt import TensorRTEngine
 from pipeline.engines.trt_preflight import this_platform
 from pipeline.errors import EngineError
+from pipeline.inference import FrameSegmenter
+from pipeline.verify import compare, label_agreement
 from tests.pipeline.engines.test_trt_executor import Diary
 
 ADA = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
 TENSORS = {
-    "frames": TensorSpec(name="frames", dtype="uint8", shape=(1, 2, 4, 3), layout="NHWC"),
+    "frames": TensorSpec(name="frames", dtype="uint8", shape=(1, 4, 4, 3), layout="NHWC"),
     "logits": TensorSpec(name="logits", dtype="float32", shape=(1, 5, 1, 1), layout="NCHW"),
 }
 
@@ -159,7 +162,7 @@ def test_an_engine_whose_first_run_hangs_does_not_open_and_frees_nothing(
     """Not even once the error is gone, whose traceback holds what the GPU may still use."""
     kept: list[Any] = []
     monkeypatch.setattr(abandoned, "_abandoned", kept)
-    monkeypatch.setattr(trt_executor, "FIRST_RUN_SECONDS", 0.01)
+    monkeypatch.setattr(trt_executor, "RUN_SECONDS", 0.01)
     monkeypatch.setattr(trt_executor.Request.drain, "__defaults__", (0.01,))
     diary = Closing()
     diary.pending = 10**9
@@ -171,6 +174,41 @@ def test_an_engine_whose_first_run_hangs_does_not_open_and_frees_nothing(
     gc.collect()
     assert not {"close", *GONE} & set(diary.calls)
     assert abandoned.engines_left_behind()
+    kept.clear()  # the stand-ins', which is of no matter
+
+
+FRAMES = np.zeros(TENSORS["frames"].shape, np.uint8)
+
+
+def _by_graph(engine: TensorRTEngine) -> object:
+    return compare(engine, {}, [FRAMES])
+
+
+def _by_labels(engine: TensorRTEngine) -> object:
+    return label_agreement(engine, [FRAMES], [FRAMES[..., 0]])
+
+
+def _by_pixels(engine: TensorRTEngine) -> object:
+    """The way of the gate, the report, and the comparison of back ends."""
+    return FrameSegmenter(engine).segment(FRAMES[0])
+
+
+@pytest.mark.parametrize("judge", [_by_graph, _by_labels, _by_pixels])
+def test_a_comparison_ends_when_the_device_hangs_and_frees_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judge: Callable[[TensorRTEngine], object]
+) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(abandoned, "_abandoned", kept)
+    monkeypatch.setattr(trt_executor, "RUN_SECONDS", 0.01)
+    monkeypatch.setattr(trt_executor.Request.drain, "__defaults__", (0.01,))
+    diary = Closing()
+    engine = open_double(tmp_path, diary)
+    diary.pending = 10**9
+    with pytest.raises(EngineError, match="the GPU did not finish a run of the engine"):
+        judge(engine)
+    with pytest.warns(RuntimeWarning, match="engine 'm.engine': the GPU did not answer in time"):
+        engine.close()
+    assert not {"close", *GONE} & set(diary.calls)
     kept.clear()  # the stand-ins', which is of no matter
 
 

@@ -80,9 +80,6 @@ class Diary:
         self.pending -= 1
         return self.pending < 0
 
-    def synchronize(self, stream: int) -> None:
-        self.note("synchronize")
-
     def begin_capture(self, stream: int) -> None:
         self.note("begin")
 
@@ -152,9 +149,9 @@ def test_without_a_graph_each_step_is_queued_in_order() -> None:
     assert diary.calls == [*QUEUE, "record 12 on 11"]
     diary.calls.clear()
     np.testing.assert_array_equal(request.wait(0, None).ravel(), diary.result)
-    assert diary.calls == ["synchronize"]
+    assert diary.calls == ["happened?"]
     request.wait(0, None)
-    assert diary.calls == ["synchronize"]  # done is done
+    assert diary.calls == ["happened?"]  # done is done
 
 
 def test_a_graph_is_recorded_after_a_first_run_and_launched_from_then_on() -> None:
@@ -178,15 +175,53 @@ def test_one_that_captures_by_itself_runs_until_it_replays() -> None:
 def test_a_first_run_that_hangs_ends_the_wait_and_is_under_way_from_then_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trt_executor, "FIRST_RUN_SECONDS", 0.01)
+    monkeypatch.setattr(trt_executor, "RUN_SECONDS", 0.01)
     diary = Diary()
     request = _request(diary)
     diary.pending = 10**9
     with pytest.raises(EngineError, match=r"did not finish the engine's first run within 0\.01 s"):
         request.warm_up(capture=True, runs=OWN_RUNS)
     assert diary.calls.count("execute on 11") == 1
-    assert not {"synchronize", "begin"} & set(diary.calls)
+    assert "begin" not in diary.calls
     assert not request.drain(timeout=0.01)
+
+
+def test_a_wait_without_a_timeout_ends_when_the_device_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once: the slot stays taken, and nobody waits for it again before it is closed."""
+    monkeypatch.setattr(trt_executor, "RUN_SECONDS", 0.01)
+    diary = Diary()
+    request = _request(diary)
+    request.submit(0)
+    diary.pending = 10**9
+    said = r"did not finish a run of the engine within 0\.01 s"
+    with pytest.raises(EngineError, match=said) as caught:
+        request.wait(0, None)
+    assert caught.value.hint is not None
+    diary.calls.clear()
+    with pytest.raises(EngineError, match="did not finish a run of the engine"):
+        request.wait(0, 60.0)
+    with pytest.raises(EngineError, match="still in flight"):
+        request.submit(0)
+    assert diary.calls == []
+    assert not request.drain(timeout=0.01)
+
+
+def test_slots_that_hang_together_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time counts from when a run was queued, not from when someone comes to wait for it."""
+    now = [0.0]
+    monkeypatch.setattr(trt_executor, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(trt_executor, "sleep", lambda _seconds: now.__setitem__(0, now[0] + 1))
+    diary = Diary()
+    requests = [_request(diary), _request(diary)]
+    for slot, request in enumerate(requests):
+        request.submit(slot)
+    diary.pending = 10**9
+    for slot, request in enumerate(requests):
+        with pytest.raises(EngineError, match="did not finish a run of the engine within 300 s"):
+            request.wait(slot, None)
+    assert now == [300.0]
 
 
 def test_a_first_run_may_take_its_time() -> None:
@@ -316,10 +351,10 @@ def test_a_device_that_fails_frees_the_slot() -> None:
     request = _request(diary)
     request.submit(0)
 
-    def fail(stream: int) -> None:
+    def fail(event: int) -> bool:
         raise EngineError("CUDA failed: ILLEGAL_ADDRESS")
 
-    diary.synchronize = fail  # type: ignore[method-assign]  # the device fails
+    diary.happened = fail  # type: ignore[method-assign]  # the device fails
     with pytest.raises(EngineError, match="ILLEGAL_ADDRESS"):
         request.wait(0, None)
     request.submit(0)
