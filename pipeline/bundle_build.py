@@ -65,7 +65,7 @@ def build_engine(request: BuildRequest, notify: Callable[[str], None]) -> BoxEng
     Raises:
         UsageError: an option that means nothing here.
         EngineError: no TensorRT, no GPU or too old a driver where they are needed, or TensorRT
-            refuses.
+            refuses, or does not run what it has built.
         CheckFailedError: an engine that is not the graph it was built from; nothing is written.
     """
     model = request.index["model"]

@@ -24,6 +24,7 @@ from pipeline.errors import EngineError, MissingDependencyError
 
 Bytes = npt.NDArray[np.uint8]
 ADAPTERS = ("pycuda", "cuda-python")
+_PACKAGES = {"pycuda": "pycuda", "cuda-python": "cuda.bindings"}
 
 
 class AdapterLoadError(EngineError):
@@ -91,7 +92,7 @@ def open_memory(adapter: str | None = None) -> CudaMemory:
     unloaded: AdapterLoadError | None = None
     chosen = ADAPTERS if adapter is None else (adapter,)
     for name in chosen:
-        package = {"pycuda": "pycuda", "cuda-python": "cuda.bindings"}.get(name)
+        package = _PACKAGES.get(name)
         if package is None:
             raise EngineError(f"no CUDA adapter '{name}': choose from {', '.join(ADAPTERS)}")
         if not installed(package):
@@ -111,6 +112,11 @@ def open_memory(adapter: str | None = None) -> CudaMemory:
         raise unloaded
     package, extra = ("pycuda", "pycuda") if adapter == "pycuda" else ("cuda-python", "cuda")
     raise MissingDependencyError(package, extra, why="running a TensorRT engine")
+
+
+def any_adapter() -> bool:
+    """Whether a package of any is there; without, nothing can be run."""
+    return any(map(installed, _PACKAGES.values()))
 
 
 def installed(package: str) -> bool:

@@ -26,6 +26,10 @@ NAMES: dict[str, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for R
 _RTX_FROM = (8, 0)
 
 
+class UnfitError(ArtifactError):
+    """The engine may be as good as any, but it was built for something else than is here."""
+
+
 class BuiltWith(BaseModel):
     """What made an engine, as its manifest records it.
 
@@ -103,7 +107,7 @@ def cuda_major(flavour: Flavour) -> int | None:
 
 
 def check_fits(built: BuiltWith, here: Here, *, name: str, rebuild: str) -> None:
-    """Raise ``ArtifactError`` with both sides unless the engine can run here.
+    """Raise ``UnfitError`` with both sides unless the engine can run here.
 
     Args:
         built: from the engine's manifest.
@@ -129,10 +133,10 @@ def check_fits(built: BuiltWith, here: Here, *, name: str, rebuild: str) -> None
                 # What was recorded names none, so this is no loop.
                 newer = f"this GPU is newer than {title}: build it without --compute-capability"
                 hint = f"{newer}: {rebuild}"
-        raise ArtifactError(f"engine '{name}' {reason}", hint=hint)
+        raise UnfitError(f"engine '{name}' {reason}", hint=hint)
     old = _driver(built.flavour, here.version, here.cuda, here.gpu)
     if old:
-        raise ArtifactError(f"engine '{name}' {old[0]}", hint=old[1])
+        raise UnfitError(f"engine '{name}' {old[0]}", hint=old[1])
 
 
 def check_driver(flavour: Flavour, version: str, cuda: int | None, gpu: GpuFacts) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from pipeline.engines.trt_preflight import UnfitError
 from pipeline.errors import ArtifactError, EngineError
 
 _WORDS = {
@@ -38,7 +39,8 @@ def check_validity(
 
     Raises:
         EngineError: for want of GPU memory, or because of CUDA or the driver.
-        ArtifactError: for anything about the plan itself.
+        UnfitError: it was built for other GPUs.
+        ArtifactError: for anything else about the plan itself.
     """
     if not hasattr(runtime, "get_engine_validity"):
         return
@@ -63,7 +65,9 @@ def check_validity(
         raise EngineError(
             said, hint="check the driver with nvidia-smi; install a newer one if it is too old"
         )
-    raise ArtifactError(said, hint=f"build it here: {rebuild}")
+    damaged = "MALFORMED_ENGINE" in names
+    kind = UnfitError if "UNSUPPORTED_CC" in names and not damaged else ArtifactError
+    raise kind(said, hint=f"build it here: {rebuild}")
 
 
 def _names(trt: Any, bits: int) -> list[str]:

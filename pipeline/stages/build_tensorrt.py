@@ -17,6 +17,7 @@ from calibration.qdq_lint import describe, heavy_nodes, left_in_float, lint
 from pipeline import Precision
 from pipeline.artifact import Artifact, Manifest, TensorSpec
 from pipeline.engines.cuda_driver import find_gpu
+from pipeline.engines.cuda_memory import any_adapter
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_builder import BuilderOptions, build_plan
@@ -71,7 +72,7 @@ class BuildTensorRTStage(FrameStage):
     """
 
     name = "build-tensorrt"
-    version = 5
+    version = 6
     produces = "engine"
     tools = ("tensorrt", "tensorrt_rtx", "onnx", "onnxruntime")
     config: BuildTensorRTConfig
@@ -79,8 +80,8 @@ class BuildTensorRTStage(FrameStage):
     def device(self) -> dict[str, Any]:
         """TensorRT's kernels are chosen on and for this GPU; RTX's when the engine is opened.
 
-        The GPU counts for both: an engine that was never executed for want of one is compared with
-        its graph as soon as there is one.
+        The GPU counts for both, and so does whether there is a package to reach it by: an engine
+        that was never executed for want of one is compared with its graph as soon as there is one.
         """
         flavour = self.config.flavour
         trt = import_flavour(flavour, why=f"building for {NAMES[flavour]}")
@@ -93,7 +94,7 @@ class BuildTensorRTStage(FrameStage):
             return facts
         return facts | {
             "gpu": gpu.name, "sm": gpu.sm, "multiprocessors": str(gpu.multiprocessors),
-            "driver": ".".join(map(str, gpu.driver)),
+            "driver": ".".join(map(str, gpu.driver)), "reached": any_adapter(),
         }  # fmt: skip
 
     def build(self, inputs: Sequence[Artifact], folder: Path) -> Product:
@@ -102,8 +103,8 @@ class BuildTensorRTStage(FrameStage):
         Raises:
             CheckFailedError: the graph breaks a rule, half precision changes its labels, a layer
                 fell back to float under ``strict_int8``, or the engine is not its graph.
-            EngineError: TensorRT refused, or there is no GPU or too old a driver where it needs
-                them.
+            EngineError: TensorRT refused, there is no GPU or too old a driver where it needs them,
+                or there is a GPU that the engine was built for and it does not run there.
             UsageError: the flavour lacks an option.
         """
         graph, floating = inputs

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_logger import listening
+from pipeline.engines.trt_preflight import UnfitError
 from pipeline.engines.trt_validity import _WORDS, check_validity
 from pipeline.errors import ArtifactError, EngineError
 
@@ -49,6 +50,15 @@ def test_the_bits_are_words(bits: int, kind: type[EngineError], said: str, hint:
         _check(_verdict("INVALID", bits))
     assert caught.value.hint is not None
     assert hint in caught.value.hint
+
+
+def test_an_engine_for_other_gpus_is_not_called_bad() -> None:
+    """So that its own build can tell it from one that is."""
+    with pytest.raises(UnfitError, match="not built for this GPU's compute capability"):
+        _check(_verdict("INVALID", 2))
+    with pytest.raises(ArtifactError, match="no engine, or is damaged") as caught:
+        _check(_verdict("INVALID", 2 | 32))
+    assert not isinstance(caught.value, UnfitError)
 
 
 def test_every_reason_that_it_knows_has_words() -> None:

@@ -20,6 +20,7 @@ from pipeline.engines.cuda_driver import GpuFacts, has_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.rebuild import recorded_command
 from pipeline.engines.tensorrt import built_with, open_tensorrt
+from pipeline.engines.trt_preflight import UnfitError
 from pipeline.errors import ArtifactError, CheckFailedError, EngineError, UsageError
 from pipeline.lineage import TENSORRT_GRAPH
 from pipeline.stage import StageEvent
@@ -125,7 +126,7 @@ def test_a_gpu_that_appears_runs_it_and_may_run_its_host_code(
 
     def refuse(_path: Path, _manifest: Any, *, allow_host_code: bool = False) -> None:
         asked.append(allow_host_code)
-        raise EngineError("engine 'm' is not valid on this machine")
+        raise UnfitError("engine 'm' was built for another GPU")
 
     ada = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
     for module in ("stages.build_tensorrt", "engines.trt_trial"):
@@ -134,7 +135,41 @@ def test_a_gpu_that_appears_runs_it_and_may_run_its_host_code(
     built = _run(Store(tmp_path), frames, int8_build)
     assert asked == [True]
     assert built.facts["agreement"] is None
-    assert built.facts["not_executed"] == "engine 'm' is not valid on this machine (NVIDIA L4)"
+    assert built.facts["not_executed"] == "engine 'm' was built for another GPU (NVIDIA L4)"
+
+
+def test_an_engine_that_fails_on_its_gpu_is_not_published(
+    tmp_path: Path, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path, _manifest: Any, *, allow_host_code: bool = False) -> None:
+        raise EngineError("out of GPU memory: engine 'm' has no room", hint="--workspace 640")
+
+    ada = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
+    for module in ("stages.build_tensorrt", "engines.trt_trial"):
+        monkeypatch.setattr(f"pipeline.{module}.find_gpu", lambda: ada)
+    monkeypatch.setattr("pipeline.engines.trt_trial.open_tensorrt", refuse)
+    with pytest.raises(EngineError, match="out of GPU memory") as caught:
+        _run(Store(tmp_path), frames, int8_build)
+    assert caught.value.hint == "--workspace 640"
+    assert not list(tmp_path.rglob("*.engine"))
+
+
+def test_a_package_that_appears_makes_it_another_build(
+    store: Store, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU that appears does: without one, the engine was not executed either."""
+    stage = _stage(store, frames)
+    assert int8_build.quantized is not None
+    inputs = (int8_build.quantized, int8_build.graph)
+    ada = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
+    monkeypatch.setattr("pipeline.stages.build_tensorrt.find_gpu", lambda: ada)
+    keys = []
+    for there in (False, True):
+        monkeypatch.setattr(
+            "pipeline.engines.cuda_memory.installed", lambda _package, there=there: there
+        )
+        keys.append(stage.key(inputs))
+    assert keys[0] != keys[1]
 
 
 @pytest.mark.parametrize("labels", [True, False])
