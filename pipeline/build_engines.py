@@ -10,8 +10,9 @@ from pipeline.engines.base import Engine
 from pipeline.engines.cuda_driver import has_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.openvino import OpenVINOEngine
-from pipeline.engines.tensorrt import import_flavour, installed_flavours, open_tensorrt
+from pipeline.engines.tensorrt import open_tensorrt
 from pipeline.engines.trt_builder import check_options
+from pipeline.engines.trt_modules import import_flavour, installed_flavours
 from pipeline.engines.trt_preflight import NAMES, Flavour
 from pipeline.engines.trt_start import gpu_to_build_on
 

@@ -18,9 +18,9 @@ from pipeline.artifact import Manifest, TensorSpec, hash_of, sha256_of, write_wh
 from pipeline.bundle_box import BoxEngine, load_check
 from pipeline.engines.cuda_memory import open_memory
 from pipeline.engines.opening import manifest_of
-from pipeline.engines.tensorrt import import_flavour, installed_flavours
 from pipeline.engines.trt_builder import BuilderOptions, build_plan
 from pipeline.engines.trt_facts import engine_facts
+from pipeline.engines.trt_modules import import_flavour, installed_flavours
 from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major
 from pipeline.engines.trt_start import gpu_to_build_on
 from pipeline.engines.trt_trial import open_fresh

@@ -1,15 +1,13 @@
 """TensorRT engines: ``.engine`` files of TensorRT or TensorRT for RTX, with a manifest beside them.
 
-The only module that imports ``tensorrt`` and ``tensorrt_rtx``, and only when asked to. The driver
-is asked first and the manifest compared with this machine second: what TensorRT would answer with
-a crash or a screen of log is one line here.
+The driver is asked first and the manifest compared with this machine second: what TensorRT would
+answer with a crash or a screen of log is one line here.
 """
 
 from __future__ import annotations
 
-import importlib
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,10 +25,10 @@ from pipeline.engines.trt_executor import OWN_RUNS, Request, open_context
 from pipeline.engines.trt_kernels import Kernels, open_kernels
 from pipeline.engines.trt_log import LogLine, capture_failure, first_error, shortage
 from pipeline.engines.trt_logger import listening
+from pipeline.engines.trt_modules import import_flavour, installed_flavours, installed_title
 from pipeline.engines.trt_preflight import (
     NAMES,
     BuiltWith,
-    Flavour,
     Here,
     check_fits,
     cuda_major,
@@ -41,39 +39,9 @@ from pipeline.engines.trt_start import create
 from pipeline.engines.trt_validity import check_validity
 from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
 
-MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 DEFAULT_SLOTS = 2
 # An engine may run for months; what it said last is what tells.
 _LOG_LINES = 500
-
-
-def import_flavour(flavour: Flavour, *, why: str) -> Any:
-    """The module of that flavour.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-        EngineError: it is, but its libraries do not load.
-    """
-    module = MODULES[flavour]
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != module:
-            raise EngineError(f"{NAMES[flavour]} does not load: {error}") from error
-        raise MissingDependencyError(flavour, flavour, why=why) from error
-    except (ImportError, OSError) as error:
-        # libnvinfer or a library under it is missing.
-        raise EngineError(
-            f"{NAMES[flavour]} is installed but its libraries do not load: {error}",
-            hint="on Jetson install JetPack's package 'tensorrt'; elsewhere reinstall the wheel",
-        ) from error
-
-
-def installed_flavours() -> list[Flavour]:
-    """Those whose module is there, TensorRT first. Does not load them."""
-    from importlib.util import find_spec
-
-    return [flavour for flavour, module in MODULES.items() if find_spec(module) is not None]
 
 
 def open_tensorrt(
@@ -120,7 +88,7 @@ def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
     try:
         trt = import_flavour(built.flavour, why=f"opening '{name}'")
     except MissingDependencyError as error:
-        others = [NAMES[flavour] for flavour in installed_flavours() if flavour != built.flavour]
+        others = [installed_title(each) for each in installed_flavours() if each != built.flavour]
         if not others:
             raise
         raise ArtifactError(

@@ -19,9 +19,9 @@ from pipeline.artifact import Artifact, Manifest, TensorSpec
 from pipeline.engines.cuda_driver import find_gpu
 from pipeline.engines.cuda_memory import any_adapter
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
-from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_builder import BuilderOptions, build_plan
 from pipeline.engines.trt_facts import engine_facts
+from pipeline.engines.trt_modules import import_flavour
 from pipeline.engines.trt_preflight import NAMES, Flavour, cuda_major, this_platform
 from pipeline.engines.trt_start import gpu_to_build_on
 from pipeline.engines.trt_trial import open_fresh

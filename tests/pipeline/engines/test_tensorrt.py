@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import invalidate_caches
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from pipeline.artifact import Manifest, TensorSpec
 from pipeline.engines import tensorrt as module
 from pipeline.engines.cuda_driver import GpuFacts
-from pipeline.engines.tensorrt import import_flavour, installed_flavours, open_tensorrt
+from pipeline.engines.tensorrt import open_tensorrt
+from pipeline.engines.trt_modules import import_flavour, installed_flavours
 from pipeline.engines.trt_preflight import this_platform
 from pipeline.errors import ArtifactError, EngineError, MissingDependencyError
 
@@ -79,16 +81,22 @@ def test_a_flavour_that_needs_another_package_says_which(
 
 
 @pytest.mark.usefixtures("with_gpu")
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (SimpleNamespace(__version__="1.7.1.116"), "TensorRT for RTX 1.7.1.116"),
+        (None, "TensorRT for RTX, which does not load"),
+    ],
+)
 def test_an_engine_of_the_other_flavour_is_one_line_with_both_sides(
-    plan: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Path, monkeypatch: pytest.MonkeyPatch, there: Any, said: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", there)
     monkeypatch.setattr(module, "installed_flavours", lambda: ["tensorrt-rtx"])
     with pytest.raises(ArtifactError) as caught:
         open_tensorrt(plan, _manifest(flavour="tensorrt", version="10.3.0"))
-    assert str(caught.value) == (
-        "engine 'm.engine' was built by TensorRT 10.3.0, here is TensorRT for RTX"
-    )
+    assert str(caught.value) == f"engine 'm.engine' was built by TensorRT 10.3.0, here is {said}"
     assert caught.value.hint is not None
     assert "--backend tensorrt --precision int8 --preset edge-s --shape 512x1024" in (
         caught.value.hint

@@ -23,7 +23,8 @@ from pipeline.engines.base import Engine
 from pipeline.engines.cuda_memory import ADAPTERS, CudaMemory, installed, open_memory
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.opening import manifest_of, open_engine
-from pipeline.engines.tensorrt import TensorRTEngine, installed_flavours, open_tensorrt
+from pipeline.engines.tensorrt import TensorRTEngine, open_tensorrt
+from pipeline.engines.trt_modules import installed_flavours
 from pipeline.errors import EngineError
 from pipeline.lineage import TENSORRT_GRAPH
 from pipeline.stages.build_tensorrt import GRAPH, BuildTensorRTConfig, BuildTensorRTStage

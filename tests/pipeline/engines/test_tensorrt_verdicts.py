@@ -14,9 +14,9 @@ import pytest
 
 from calibration.qdq_lint import heavy_nodes, lint
 from calibration.spelling import to_int8_spelling
-from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_builder import BuilderOptions, build_plan
 from pipeline.engines.trt_log import node_precisions
+from pipeline.engines.trt_modules import import_flavour
 from pipeline.errors import EngineError
 from tests.qdq_graphs import FLOAT, Builder, conv_graph, matmul_graph
 

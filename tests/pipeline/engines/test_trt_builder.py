@@ -12,7 +12,6 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.engines.cuda_driver import GpuFacts
-from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_builder import (
     BuilderOptions,
     Built,
@@ -24,6 +23,7 @@ from pipeline.engines.trt_builder import (
 )
 from pipeline.engines.trt_log import LogLine
 from pipeline.engines.trt_logger import listening
+from pipeline.engines.trt_modules import import_flavour
 from pipeline.errors import EngineError, UsageError
 from tests.qdq_graphs import conv_graph
 

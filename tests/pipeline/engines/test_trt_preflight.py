@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.engines.cuda_driver import GpuFacts
-from pipeline.engines.tensorrt import import_flavour
+from pipeline.engines.trt_modules import import_flavour
 from pipeline.engines.trt_preflight import (
     BuiltWith,
     Here,

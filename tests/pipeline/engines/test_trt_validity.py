@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_logger import listening
+from pipeline.engines.trt_modules import import_flavour
 from pipeline.engines.trt_preflight import UnfitError
 from pipeline.engines.trt_validity import _WORDS, check_validity
 from pipeline.errors import ArtifactError, EngineError

@@ -16,9 +16,9 @@ from calibration.quantize import FLOAT_PATTERNS, float_nodes
 from calibration.spelling import shift_images
 from models.locality import inject_locality
 from models.segmenter import build_segmenter, find_preset
-from pipeline.engines.tensorrt import import_flavour
 from pipeline.engines.trt_builder import BuilderOptions, Built, build_plan
 from pipeline.engines.trt_log import fallbacks, node_precisions
+from pipeline.engines.trt_modules import import_flavour
 from pipeline.lowering.half import to_half
 from pipeline.lowering.labels import append_labels
 from pipeline.lowering.network import lower
