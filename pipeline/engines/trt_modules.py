@@ -11,6 +11,7 @@ from pipeline.engines.trt_preflight import NAMES, Flavour
 from pipeline.errors import EngineError, MissingDependencyError
 
 MODULES: Mapping[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_AGAIN = "on Jetson install JetPack's package 'tensorrt'; elsewhere reinstall the wheel"
 
 
 def import_flavour(flavour: Flavour, *, why: str) -> Any:
@@ -18,11 +19,11 @@ def import_flavour(flavour: Flavour, *, why: str) -> Any:
 
     Raises:
         MissingDependencyError: it is not installed.
-        EngineError: it is, but its libraries do not load.
+        EngineError: it is, but its libraries do not load, or most of it is gone.
     """
     module = MODULES[flavour]
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module:
             raise EngineError(f"{NAMES[flavour]} does not load: {error}") from error
@@ -31,8 +32,14 @@ def import_flavour(flavour: Flavour, *, why: str) -> Any:
         # libnvinfer or a library under it is missing.
         raise EngineError(
             f"{NAMES[flavour]} is installed but its libraries do not load: {error}",
-            hint="on Jetson install JetPack's package 'tensorrt'; elsewhere reinstall the wheel",
+            hint=_AGAIN,
         ) from error
+    if not hasattr(found, "__version__"):
+        # A folder that a removed wheel left behind is a module without anything in it.
+        raise EngineError(
+            f"{NAMES[flavour]} is only half installed: its module '{module}' is empty", hint=_AGAIN
+        )
+    return found
 
 
 def installed_flavours() -> list[Flavour]:

@@ -70,6 +70,17 @@ def test_a_flavour_whose_libraries_are_missing_says_so(
     assert caught.value.hint
 
 
+def test_a_folder_that_a_removed_wheel_left_is_no_tensorrt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(EngineError, match="only half installed: its module 'tensorrt' is empty"):
+        import_flavour("tensorrt", why="this test")
+    monkeypatch.delitem(sys.modules, "tensorrt")
+
+
 def test_a_flavour_that_needs_another_package_says_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
