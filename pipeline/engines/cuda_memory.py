@@ -130,10 +130,15 @@ def installed(package: str) -> bool:
     return True
 
 
+def out_of_memory(reason: str) -> bool:
+    """Whether that is how CUDA or a package over it says that memory ran out."""
+    low = reason.lower()
+    return any(each in low for each in ("out_of_memory", "out of memory", "memory_allocation"))
+
+
 def cuda_error(call: str, reason: str) -> EngineError:
     """What a failed CUDA call means, in one line; running out of memory is called that."""
-    low = reason.lower()
-    if "out_of_memory" in low or "out of memory" in low or "memory_allocation" in low:
+    if out_of_memory(reason):
         return EngineError(
             f"out of GPU memory ({call})",
             hint="use fewer slots, a smaller batch or shape, or close other programs on the GPU",

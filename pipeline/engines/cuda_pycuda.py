@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.engines.cuda_memory import AdapterLoadError, Bytes, cuda_error, installed
+from pipeline.engines.cuda_memory import (
+    AdapterLoadError,
+    Bytes,
+    cuda_error,
+    installed,
+    out_of_memory,
+)
 from pipeline.engines.cuda_python import Driver, Graphs
 from pipeline.errors import EngineError, MissingDependencyError
 
@@ -47,6 +53,8 @@ class PycudaMemory:
         try:
             self._context: Any = _primary_context(self._cuda)
         except (self._cuda.Error, RuntimeError) as error:
+            if out_of_memory(str(error)):  # the context itself takes hundreds of megabytes
+                raise cuda_error("the GPU's primary context", str(error)) from error
             raise EngineError(f"pycuda cannot reach the GPU: {error}") from error
         self._graphs = _graphs()
         self._streams: dict[int, Any] = {}

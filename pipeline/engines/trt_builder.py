@@ -147,6 +147,8 @@ def build_plan(
         network = builder.create_network(_typed(trt))
         parser = trt.OnnxParser(network, heard.logger)
         if not parser.parse(model):
+            if shortage(heard.lines) is not None:
+                raise _refusal(flavour, heard.lines, options, gpu)
             raise EngineError(
                 f"{NAMES[flavour]} cannot parse the model: {first_error(heard.lines)}"
             )
@@ -270,7 +272,9 @@ def _refusal(
     short, said = shortage(lines), first_error(lines)
     if short is None:
         return EngineError(f"{NAMES[flavour]} cannot build the engine: {said}")
-    if options.workspace_mib is not None:
+    # A warning that there was too little memory for a kernel may mean the workspace.
+    full = shortage([line for line in lines if line.severity != "WARNING"]) == "memory"
+    if options.workspace_mib is not None and not full:
         return EngineError(
             f"{NAMES[flavour]} ran out of memory: no kernel fits a workspace of "
             f"{options.workspace_mib} MiB",
@@ -285,6 +289,8 @@ def _refusal(
         )
     most = "" if gpu is None else f" of {gpu.memory // _MIB} MiB"
     half = 1024 if gpu is None else max(64, gpu.memory // _MIB // 4)
+    if options.workspace_mib is not None:
+        half = max(1, min(half, options.workspace_mib // 2))
     return EngineError(
         f"{NAMES[flavour]} ran out of GPU memory{most} while building: {said}",
         hint=f"try --workspace {half}, a smaller shape, or close other programs on the GPU",

@@ -42,8 +42,9 @@ _ELEMENTWISE = frozenset({"kgen", "signal", "wait", "Reformat", "NoOp", "PointWi
 _FUSED_IN_FLOAT = frozenset({"runtime_fusion"})
 # TensorRT itself writes "insuficient".
 _MEMORY = re.compile(
-    r"out of memory|outofmemory|cudaerrormemoryallocation|insuff?icient memory|"
-    r"allocation failure|cuda error 2\b|initialization failure with error:? 2\b"
+    r"out[ _]of[ _]memory|outofmemory|cudaerrormemoryallocation|insuff?icient memory|"
+    r"gpu memory \(\d+ bytes\) could not be allocated|allocation failure|cuda error 2\b|"
+    r"initialization failure with error:? 2\b"
 )
 _WORKSPACE = re.compile(r"insuff?icient workspace|within workspace limit")
 _NO_GRAPH = re.compile(r"not graph capturable|cuda graph capture failed", re.IGNORECASE)

@@ -148,6 +148,22 @@ def test_a_gpu_that_pycuda_cannot_reach_is_one_line(
     assert api.calls == []
 
 
+def test_a_gpu_without_room_for_a_context_is_called_that(
+    monkeypatch: pytest.MonkeyPatch, api: Api
+) -> None:
+    driver = _pycuda(monkeypatch)
+
+    def fail(_index: int) -> None:
+        raise driver.Error("cuDevicePrimaryCtxRetain failed: out of memory")
+
+    driver.Device = fail
+    with pytest.raises(EngineError, match=r"^out of GPU memory \(the GPU's primary") as caught:
+        open_memory()
+    assert caught.value.hint is not None
+    assert "close other programs on the GPU" in caught.value.hint
+    assert api.calls == []
+
+
 def test_a_pycuda_that_does_not_load_leaves_room_for_cuda_python(
     monkeypatch: pytest.MonkeyPatch, api: Api
 ) -> None:

@@ -237,6 +237,17 @@ def test_an_engine_that_does_not_open_lets_go_in_the_same_order(
     assert diary.calls[-3 - contexts :] == GONE[2 - contexts :]
 
 
+def test_running_out_of_memory_in_a_run_is_called_that(tmp_path: Path) -> None:
+    diary = Closing()
+    with open_double(tmp_path, diary, graphs=False) as engine:
+        diary.runs = False  # type: ignore[attr-defined]  # the stand-ins' runs fail from here on
+        engine._heard.logger.log("Severity.ERROR", "Error Code 1: Cuda Runtime (out of memory)")
+        with pytest.raises(EngineError, match=r"^out of GPU memory: engine 'm\.engine' could") as e:
+            engine.submit(0)
+    assert e.value.hint is not None
+    assert "--workspace" in e.value.hint
+
+
 def test_a_slot_without_a_graph_is_said(tmp_path: Path) -> None:
     diary = Closing()
     ends = iter([13])

@@ -105,6 +105,11 @@ def test_running_out_of_workspace_is_called_that() -> None:
          "give it room with --workspace 16384"),
         ("no kernel due to insufficient workspace", 64, "no kernel fits a workspace of 64 MiB",
          "try --workspace 256"),
+        # Not for want of workspace: more of it would not help.
+        ("OutOfMemory", 1024, "ran out of GPU memory of 32768 MiB", "try --workspace 512,"),
+        ("OutOfMemory", 16384, "ran out of GPU memory of 32768 MiB", "try --workspace 8192,"),
+        ("Could not find any implementation for node c.", 64, "fits a workspace of 64 MiB",
+         "try --workspace 256"),
         ("OutOfMemory", None, "ran out of GPU memory of 32768 MiB", "try --workspace 8192"),
         ("a plugin is missing", None, "cannot build the engine: a plugin is missing", None),
     ],
@@ -120,6 +125,31 @@ def test_what_the_builder_was_short_of(
     assert message in str(error)
     assert hint is None or (error.hint is not None and hint in error.hint)
     assert (hint is None) == (error.hint is None)
+
+
+def test_running_out_of_memory_while_parsing_is_called_that() -> None:
+    """A parser that says so, and refuses."""
+
+    class Logger:
+        pass
+
+    class Parser:
+        def __init__(self, _network: Any, logger: Any) -> None:
+            self.logger = logger
+
+        def parse(self, _model: bytes) -> bool:
+            self.logger.log("Severity.ERROR", "Error Code 2: OutOfMemory (no further information)")
+            return False
+
+    trt = SimpleNamespace(
+        __version__="10.3.0", ILogger=Logger, OnnxParser=Parser,
+        NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=1),
+        Builder=lambda _logger: SimpleNamespace(create_network=lambda _flags: None),
+    )  # fmt: skip
+    with pytest.raises(EngineError, match=r"TensorRT ran out of GPU memory of 32768 MiB") as caught:
+        build_plan(trt, "tensorrt", b"", BuilderOptions(), gpu=ORIN, cuda=None)
+    assert caught.value.hint is not None
+    assert "a smaller shape" in caught.value.hint
 
 
 def test_a_workspace_that_suffices_changes_no_layer() -> None:

@@ -178,6 +178,11 @@ SKIPPED = "Skipping tactic 0 due to insuficient memory on requested size of 2914
         ("Requested amount of GPU memory (1 bytes) could not be allocated. OutOfMemory", "memory"),
         ("Error Code 2: OutOfMemory (no further information)", "memory"),
         ("CUDA error 2 for 1024-byte allocation.", "memory"),
+        ("[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
+         "memory"),
+        ("Error Code 1: Cuda Driver (CUDA_ERROR_OUT_OF_MEMORY)", "memory"),
+        ("Requested amount of GPU memory (8589934592 bytes) could not be allocated. There may not "
+         "be enough free memory for allocation to succeed.", "memory"),
         ("CUDA error 209 launching the kernel", None),
         ("Error Code 6: API Usage Error (CUDA initialization failure with error: 2. Please check",
          "memory"),
