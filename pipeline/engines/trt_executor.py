@@ -63,6 +63,7 @@ class Request:
         self._graph: int | None = None
         self._state = "idle"
         self._queued = 0.0  # when, by perf_counter
+        self._unmarked = False  # whether the stream may hold work that no event marks the end of
         with memory.active():
             self._stream = memory.stream()
             self._event = memory.event()
@@ -126,11 +127,14 @@ class Request:
             graph = self._memory.end_capture(self._stream)
         except EngineError as error:
             return problem or str(error)
+        finally:
+            self._unmarked = False  # it was recorded, and does not run
         if problem is None:
             self._graph = graph
         return problem
 
     def _queue(self) -> None:
+        self._unmarked = True
         self._memory.to_device(self._device[0], self._host[0], self._stream)
         if not self._context.execute_async_v3(self._stream):
             raise self._failure("could not be run")
@@ -144,12 +148,14 @@ class Request:
             if self._graph is None:
                 self._queue()
             else:
+                self._unmarked = True
                 self._memory.launch(self._graph, self._stream)
             self._started()
 
     def _started(self) -> None:
         """Mark the end of what was queued a moment ago: it is under way from here on."""
         self._memory.record(self._event, self._stream)
+        self._unmarked = False
         self._state, self._queued = "running", perf_counter()
 
     def wait(self, slot: int, timeout: float | None) -> OutputBatch:
@@ -188,13 +194,16 @@ class Request:
         """Wait for what is under way, at most so many seconds; whether the device is done with it.
 
         Raises nothing, whatever comes: it is for closing. After a failure the device runs nothing
-        more, so what it held can be freed; after a hang it may still use it.
+        more, so what it held can be freed; after a hang it may still use it. Of a run that TensorRT
+        refused, the copy before it is under way all the same.
         """
-        if self._state not in ("running", "hung"):
+        if self._state not in ("running", "hung") and not self._unmarked:
             return True
         self._state = "idle"
         try:
             with self._memory.active():
+                if self._unmarked:
+                    self._memory.record(self._event, self._stream)
                 return self._done(perf_counter() + timeout)
         except EngineError:
             return True

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.engines import trt_executor
 from pipeline.engines.base import TensorSpec
 from pipeline.engines.cuda_memory import Bytes
 from pipeline.engines.trt_executor import OWN_RUNS, Request, open_context
@@ -114,7 +113,7 @@ QUEUE = ["in 101 24 on 11", "execute on 11", "out 102 20 on 11"]
 RUN = [*QUEUE, "record 12 on 11", "happened?"]
 
 
-def _request(diary: Diary, context: Context | None = None) -> Request:
+def make_request(diary: Diary, context: Context | None = None) -> Request:
     request = Request(
         diary,
         context or Context(diary),
@@ -144,7 +143,7 @@ def test_buffers_are_made_once_and_typed() -> None:
 
 def test_without_a_graph_each_step_is_queued_in_order() -> None:
     diary = Diary()
-    request = _request(diary)
+    request = make_request(diary)
     request.submit(0)
     assert diary.calls == [*QUEUE, "record 12 on 11"]
     diary.calls.clear()
@@ -156,7 +155,7 @@ def test_without_a_graph_each_step_is_queued_in_order() -> None:
 
 def test_a_graph_is_recorded_after_a_first_run_and_launched_from_then_on() -> None:
     diary = Diary()
-    request = _request(diary)
+    request = make_request(diary)
     assert request.warm_up(capture=True) is None
     assert diary.calls == [*RUN, "begin", *QUEUE, "end"]
     diary.calls.clear()
@@ -168,73 +167,14 @@ def test_one_that_captures_by_itself_runs_until_it_replays() -> None:
     """Each run to its end, so that nobody polls an event while the second is captured."""
     assert OWN_RUNS == 3
     diary = Diary()
-    assert _request(diary).warm_up(capture=False, runs=OWN_RUNS) is None
+    assert make_request(diary).warm_up(capture=False, runs=OWN_RUNS) is None
     assert diary.calls == RUN * OWN_RUNS
-
-
-def test_a_first_run_that_hangs_ends_the_wait_and_is_under_way_from_then_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(trt_executor, "RUN_SECONDS", 0.01)
-    diary = Diary()
-    request = _request(diary)
-    diary.pending = 10**9
-    with pytest.raises(EngineError, match=r"did not finish the engine's first run within 0\.01 s"):
-        request.warm_up(capture=True, runs=OWN_RUNS)
-    assert diary.calls.count("execute on 11") == 1
-    assert "begin" not in diary.calls
-    assert not request.drain(timeout=0.01)
-
-
-def test_a_wait_without_a_timeout_ends_when_the_device_hangs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Once: the slot stays taken, and nobody waits for it again before it is closed."""
-    monkeypatch.setattr(trt_executor, "RUN_SECONDS", 0.01)
-    diary = Diary()
-    request = _request(diary)
-    request.submit(0)
-    diary.pending = 10**9
-    said = r"did not finish a run of the engine within 0\.01 s"
-    with pytest.raises(EngineError, match=said) as caught:
-        request.wait(0, None)
-    assert caught.value.hint is not None
-    diary.calls.clear()
-    with pytest.raises(EngineError, match="did not finish a run of the engine"):
-        request.wait(0, 60.0)
-    with pytest.raises(EngineError, match="still in flight"):
-        request.submit(0)
-    assert diary.calls == []
-    assert not request.drain(timeout=0.01)
-
-
-def test_slots_that_hang_together_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time counts from when a run was queued, not from when someone comes to wait for it."""
-    now = [0.0]
-    monkeypatch.setattr(trt_executor, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(trt_executor, "sleep", lambda _seconds: now.__setitem__(0, now[0] + 1))
-    diary = Diary()
-    requests = [_request(diary), _request(diary)]
-    for slot, request in enumerate(requests):
-        request.submit(slot)
-    diary.pending = 10**9
-    for slot, request in enumerate(requests):
-        with pytest.raises(EngineError, match="did not finish a run of the engine within 300 s"):
-            request.wait(slot, None)
-    assert now == [300.0]
-
-
-def test_a_first_run_may_take_its_time() -> None:
-    diary = Diary()
-    diary.pending = 3
-    assert _request(diary).warm_up(capture=False) is None
-    assert diary.calls == [*RUN, *["happened?"] * 3]
 
 
 def test_a_context_is_asked_whether_its_own_graph_can_be() -> None:
     diary = Diary()
     context = Context(diary)
-    request = _request(diary, context)
+    request = make_request(diary, context)
     assert request.own_graph_refused() is None  # older ones do not say
     for answer, said in ((True, None), (False, "TensorRT says that it cannot be captured")):
         context.is_stream_capturable = lambda stream, a=answer: stream == STREAM and a  # type: ignore[attr-defined]  # RTX has it
@@ -248,7 +188,7 @@ def test_a_capture_that_does_not_begin_is_a_reason_and_no_end_is_asked_for() -> 
         raise EngineError("CUDA failed: STREAM_CAPTURE_UNSUPPORTED (cuStreamBeginCapture)")
 
     diary.begin_capture = refuse  # type: ignore[method-assign]  # the driver refuses
-    request = _request(diary)
+    request = make_request(diary)
     said = request.warm_up(capture=True)
     assert said == "CUDA failed: STREAM_CAPTURE_UNSUPPORTED (cuStreamBeginCapture)"
     assert "end" not in diary.calls
@@ -259,17 +199,17 @@ def test_a_capture_that_does_not_begin_is_a_reason_and_no_end_is_asked_for() -> 
 
 def test_no_capture_where_none_is_wanted_or_to_be_had() -> None:
     wanted = Diary()
-    assert _request(wanted).warm_up(capture=False) is None
+    assert make_request(wanted).warm_up(capture=False) is None
     assert "begin" not in wanted.calls
     lacking = Diary(graphs=False)
-    request = _request(lacking)
+    request = make_request(lacking)
     assert request.warm_up(capture=True) == "diary alone has no CUDA graphs"
     assert "begin" not in lacking.calls
 
 
 def test_a_failed_capture_is_ended_and_runs_go_on_without() -> None:
     diary = Diary(end_fails=True)
-    request = _request(diary)
+    request = make_request(diary)
     assert request.warm_up(capture=True) == "CUDA failed: STREAM_CAPTURE_INVALIDATED"
     diary.calls.clear()
     request.submit(0)
@@ -279,7 +219,7 @@ def test_a_failed_capture_is_ended_and_runs_go_on_without() -> None:
 def test_an_engine_that_cannot_be_captured_still_ends_the_capture() -> None:
     diary = Diary()
     context = Context(diary)
-    request = _request(diary, context)
+    request = make_request(diary, context)
     runs = iter([True, False])
 
     def second_fails(stream_handle: int) -> bool:
@@ -292,20 +232,8 @@ def test_an_engine_that_cannot_be_captured_still_ends_the_capture() -> None:
     assert diary.calls[-3:] == ["in 101 24 on 11", "execute on 11", "end"]
 
 
-def test_waiting_polls_and_times_out_and_can_be_resumed() -> None:
-    diary = Diary()
-    request = _request(diary)
-    request.submit(0)
-    diary.pending = 10**9
-    with pytest.raises(TimeoutError, match="slot 0 did not finish within 0"):
-        request.wait(0, 0.0)
-    diary.pending = 3
-    request.wait(0, 5.0)
-    assert diary.calls[-4:] == ["happened?"] * 4
-
-
 def test_a_slot_is_used_in_turn() -> None:
-    request = _request(Diary())
+    request = make_request(Diary())
     with pytest.raises(EngineError, match="slot 3 was never submitted"):
         request.wait(3, None)
     request.submit(3)
@@ -317,47 +245,13 @@ def test_a_slot_is_used_in_turn() -> None:
 
 def test_what_tensorrt_refuses_is_said_with_its_reason() -> None:
     diary = Diary()
-    request = _request(diary, Context(diary, works=False))
+    request = make_request(diary, Context(diary, works=False))
     with pytest.raises(EngineError, match="could not be run: the reason TensorRT logged"):
         request.submit(0)
     with pytest.raises(EngineError, match="was never submitted"):
         request.wait(0, None)
     with pytest.raises(EngineError, match="refused the buffer of 'frames'"):
-        _request(diary, Context(diary, accepts=False))
-
-
-def test_draining_goes_on_whatever_the_device_does() -> None:
-    """A fault ends what was under way; after a hang nobody knows, and nothing may be freed."""
-    hanging = Diary()
-    request = _request(hanging)
-    request.submit(0)
-    hanging.pending = 10**9
-    assert not request.drain(timeout=0.01)
-    faulty = Diary()
-    request = _request(faulty)
-    request.submit(0)
-
-    def fail(event: int) -> bool:
-        raise EngineError("CUDA failed: ILLEGAL_ADDRESS")
-
-    faulty.happened = fail  # type: ignore[method-assign]  # the device fails
-    assert request.drain()
-    assert request.drain()  # nothing is under way
-    request.submit(0)
-
-
-def test_a_device_that_fails_frees_the_slot() -> None:
-    diary = Diary()
-    request = _request(diary)
-    request.submit(0)
-
-    def fail(event: int) -> bool:
-        raise EngineError("CUDA failed: ILLEGAL_ADDRESS")
-
-    diary.happened = fail  # type: ignore[method-assign]  # the device fails
-    with pytest.raises(EngineError, match="ILLEGAL_ADDRESS"):
-        request.wait(0, None)
-    request.submit(0)
+        make_request(diary, Context(diary, accepts=False))
 
 
 @pytest.mark.parametrize("rtx", [False, True])
