@@ -131,12 +131,14 @@ class PycudaMemory:
     def close(self) -> None:
         """See the protocol. pycuda frees what nobody refers to any more."""
         with self.active():
-            if self._graphs is not None:
-                self._graphs.close()
-            self._streams.clear()
-            self._events.clear()
-            self._memory.clear()
-            self._host.clear()
+            try:
+                if self._graphs is not None:
+                    self._graphs.close()
+            finally:
+                self._streams.clear()
+                self._events.clear()
+                self._memory.clear()
+                self._host.clear()
 
     def _need_graphs(self) -> Graphs:
         if self._graphs is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 from types import ModuleType
 from typing import Any
@@ -64,7 +64,12 @@ class Graphs:
     def end(self, stream: int) -> int:
         """What was captured, instantiated."""
         graph = self._driver("cuStreamEndCapture", self._driver.api.CUstream(stream))
-        ready = self._driver("cuGraphInstantiate", graph, 0)
+        try:
+            ready = self._driver("cuGraphInstantiate", graph, 0)
+        except EngineError:
+            with suppress(EngineError):  # what it says first is the reason
+                self._driver("cuGraphDestroy", graph)
+            raise
         self._graphs[int(ready)] = (graph, ready)
         return int(ready)
 

@@ -196,6 +196,41 @@ def test_the_primary_context_is_retained_once_and_never_released(api: Api) -> No
     assert api.calls.count("cuCtxPushCurrent") == api.calls.count("cuCtxPopCurrent") == 3
 
 
+def test_a_graph_that_cannot_be_made_ready_is_freed(api: Api) -> None:
+    memory = CudaPythonMemory()
+    with memory.active():
+        stream = memory.stream()
+        memory.begin_capture(stream)
+        api.failing = {"cuGraphInstantiate", "cuGraphDestroy"}
+        with pytest.raises(EngineError, match=r"ILLEGAL_ADDRESS \(cuGraphInstantiate\)"):
+            memory.end_capture(stream)
+    assert api.calls[-3:] == ["cuGraphInstantiate", "cuGraphDestroy", "cuCtxPopCurrent"]
+
+
+def test_pycudas_closing_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
+    """What pycuda frees when nobody refers to it goes in the current context, not at some time."""
+    driver = _pycuda(monkeypatch)
+    freed: list[str] = []
+
+    class Buffer:
+        def __int__(self) -> int:
+            return 4096
+
+        def __del__(self) -> None:
+            freed.append(driver.context.calls[-1])
+
+    driver.mem_alloc = lambda _nbytes: Buffer()
+    memory = open_memory()
+    with memory.active():
+        memory.device(64)
+        memory.begin_capture(7)
+        memory.end_capture(7)
+    api.failing = {"cuGraphExecDestroy"}
+    with pytest.raises(EngineError, match=r"ILLEGAL_ADDRESS \(cuGraphExecDestroy\)"):
+        memory.close()
+    assert freed == ["push in MainThread"]
+
+
 def test_closing_goes_on_after_a_failure_and_raises_the_first(api: Api) -> None:
     memory = CudaPythonMemory()
     with memory.active():
