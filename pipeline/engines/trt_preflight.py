@@ -118,6 +118,7 @@ def check_fits(built: BuiltWith, here: Here, *, name: str, rebuild: str) -> None
     reason = (
         _platform(built, here)
         or _version(built, here)
+        or _cuda(built, here)
         or _capability(built, here)
         or _model(built, here)
     )
@@ -175,6 +176,22 @@ def _version(built: BuiltWith, here: Here) -> str | None:
     if ours[0] in steps and ours > theirs:
         return None
     return f"{what}, which cannot run it even though it is version compatible"
+
+
+def _cuda(built: BuiltWith, here: Here) -> str | None:
+    """Packages of one version for two major versions of CUDA: what they compiled differs.
+
+    Nothing is claimed where either side does not say. TensorRT for RTX tells itself whether a plan
+    is valid; and a version compatible plan brings its own runtime.
+    """
+    if built.flavour == "tensorrt-rtx" or built.version_compatible:
+        return None
+    if built.cuda is None or here.cuda is None or built.cuda == here.cuda:
+        return None
+    return (
+        f"was built by {built.title} for CUDA {built.cuda}, here is {NAMES[built.flavour]} "
+        f"{here.version} for CUDA {here.cuda}"
+    )
 
 
 def _capability(built: BuiltWith, here: Here) -> str | None:

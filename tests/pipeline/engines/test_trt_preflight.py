@@ -71,6 +71,11 @@ def _with(built: BuiltWith, **changes: Any) -> BuiltWith:
         (_with(ENGINE, multiprocessors=8, hardware="ampere+"), HERE_NX),
         (ENGINE, HERE_NX),
         (_with(ENGINE, multiprocessors=8), HERE),
+        # JetPack does not say for which CUDA its TensorRT is; and these find out by themselves.
+        (_with(ENGINE, cuda=13), HERE),
+        (ENGINE, replace(HERE, cuda=12)),
+        (_with(ENGINE, cuda=13, version_compatible=True), replace(HERE, cuda=12)),
+        (RTX, replace(DESK, cuda=12)),
     ],
 )
 def test_what_fits_passes(built: BuiltWith, here: Here) -> None:
@@ -95,6 +100,10 @@ def test_what_fits_passes(built: BuiltWith, here: Here) -> None:
         (
             _with(ENGINE, version="11.0.0", version_compatible=True),
             replace(HERE, version="12.0.0"), "11.0.0", "cannot run it",
+        ),
+        (
+            _with(ENGINE, cuda=13), replace(HERE, cuda=12), "10.3.0 for CUDA 13, here",
+            "10.3.0 for CUDA 12",
         ),
         (_with(ENGINE, capabilities=("8.6",), gpu="A10"), HERE, "8.6 (A10)", "8.7 (Orin)"),
         (_with(ENGINE, gpu="Orin NX"), HERE, "Orin NX", "8.7 (Orin)"),
