@@ -11,7 +11,7 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
-from pipeline import OPENVINO_PRECISIONS
+from pipeline import OPENVINO_PRECISIONS, PRECISIONS
 from pipeline.artifact import Artifact, read_manifest
 from pipeline.engines.base import Engine
 from pipeline.engines.compiled_cache import open_cache
@@ -184,12 +184,14 @@ def _trusted(path: Path) -> Artifact:
 def _check_facts(artifact: Artifact) -> None:
     """Raise ``ArtifactError`` for facts that are not what a build writes."""
     facts = artifact.facts
-    wrong = [name for name in ("tools", "device") if not isinstance(facts.get(name, {}), dict)]
+    tables = ("tools", "device", "executed", "nodes")
+    wrong = [name for name in tables if not isinstance(facts.get(name, {}), dict)]
     if not wrong:
         features = facts.get("device", {}).get("features", [])
         if not isinstance(features, list) or not all(isinstance(f, str) for f in features):
             wrong.append("device")
-    if artifact.path.suffix == ".xml" and facts.get("precision") not in OPENVINO_PRECISIONS:
+    known = OPENVINO_PRECISIONS if artifact.path.suffix == ".xml" else PRECISIONS
+    if facts.get("precision") not in known:
         wrong.append("precision")
     if wrong:
         raise ArtifactError(

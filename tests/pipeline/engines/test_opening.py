@@ -33,7 +33,7 @@ def plan(tmp_path: Path) -> Path:
     path.write_bytes(b"plan")
     manifest = Manifest(
         kind="engine", main=path.name, files={path.name: sha256_of(path)}, key="k",
-        facts={"backend": "tensorrt", "agreement": {}},
+        facts={"backend": "tensorrt", "agreement": {}, "precision": "int8+fp16"},
     )  # fmt: skip
     manifest_of(path).write_bytes(manifest.to_json())
     return path
@@ -131,6 +131,25 @@ def test_facts_of_another_kind_are_one_line(
         open_engine(path)
     with pytest.raises(EngineError, match="fits this machine"):
         find_engine(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"precision": "int4"}, "its 'precision' is not what a build writes"),
+        ({"executed": ["gemm int8"]}, "its 'executed'"),
+        ({"nodes": "all"}, "its 'nodes'"),
+    ],
+)
+def test_facts_of_another_kind_are_one_line_of_a_tensorrt_engine_too(
+    plan: Path, asked: list[dict[str, Any]], change: dict[str, Any], said: str
+) -> None:
+    manifest = read_manifest(manifest_of(plan))
+    changed = replace(manifest, facts={**manifest.facts, **change})
+    manifest_of(plan).write_bytes(changed.to_json())
+    with pytest.raises(ArtifactError, match=said):
+        open_engine(plan)
+    assert asked == []
 
 
 def test_a_manifests_key_names_no_folder(int8_build: BuildResult, tmp_path: Path) -> None:
