@@ -37,7 +37,7 @@ from pipeline.engines.trt_preflight import (
 )
 from pipeline.engines.trt_start import create
 from pipeline.errors import EngineError, UsageError
-from pipeline.private import CACHE_VARIABLE, cache_root
+from pipeline.private import CACHE_VARIABLE, cache_root, distrust
 
 MAX_TIMING_CACHE = 256 << 20
 MAX_WARNINGS = 20
@@ -207,8 +207,18 @@ def _configure(trt: Any, config: Any, options: BuilderOptions, gpu: GpuFacts | N
     if not options.timing_cache or gpu is None:
         return None
     path = timing_cache_path(trt.__version__, gpu)
+    distrusted = distrust(path.parent)
+    if distrusted is not None:
+        raise EngineError(
+            f"--timing-cache: {distrusted}",
+            hint=f"set {CACHE_VARIABLE} to another folder, or leave the option out",
+        )
+    try:
+        held = _held(path)
+    except OSError:
+        held = b""  # it will not be written either, which is a warning then
     # A cache of another GPU or version is refused by TensorRT; then an empty one takes its place.
-    kept = config.create_timing_cache(_held(path))
+    kept = config.create_timing_cache(held)
     if kept is None or not config.set_timing_cache(kept, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
     return path

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pipeline.engines import trt_builder
 from pipeline.engines.cuda_driver import GpuFacts
 from pipeline.engines.trt_builder import (
     BuilderOptions,
     Built,
+    _configure,
     _keep_timings,
     _refusal,
     build_plan,
@@ -25,6 +27,7 @@ from pipeline.engines.trt_log import LogLine
 from pipeline.engines.trt_logger import listening
 from pipeline.engines.trt_modules import import_flavour
 from pipeline.errors import EngineError, UsageError
+from pipeline.private import CACHE_VARIABLE
 from tests.qdq_graphs import conv_graph
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
@@ -236,6 +239,56 @@ def test_timings_of_builds_at_the_same_time_are_all_kept(
     config = SimpleNamespace(get_timing_cache=lambda: mine, create_timing_cache=read)
     assert _keep_timings(config, path) == ()
     assert path.read_bytes() == kept
+
+
+class Config:
+    """What is used of a builder's configuration; timing caches are the bytes they were made of."""
+
+    def __init__(self) -> None:
+        self.timings: bytes | None = None
+
+    def clear_flag(self, _flag: int) -> None:
+        pass
+
+    def create_timing_cache(self, data: bytes) -> bytes:
+        return data
+
+    def set_timing_cache(self, cache: bytes, _ignore_mismatch: bool) -> bool:
+        self.timings = cache
+        return True
+
+
+def _configured() -> Config:
+    trt = SimpleNamespace(__version__="10.3.0", BuilderFlag=SimpleNamespace(TF32=0))
+    config = Config()
+    _configure(trt, config, BuilderOptions(timing_cache=True), ORIN)
+    return config
+
+
+def test_timings_are_read_only_where_nobody_else_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what TensorRT for RTX keeps: TensorRT reads the file as it is."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    path = timing_cache_path("10.3.0", ORIN)
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(b"orin: conv")
+    assert _configured().timings == b"orin: conv"
+    path.parent.chmod(0o777)
+    with pytest.raises(EngineError, match=r"^--timing-cache: .* can be written by other users"):
+        _configured()
+
+
+def test_timings_that_cannot_be_read_are_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+
+    def refuse(_path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(trt_builder, "_held", refuse)
+    assert _configured().timings == b""
 
 
 def test_timings_that_cannot_be_kept_are_a_warning(tmp_path: Path) -> None:
