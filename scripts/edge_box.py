@@ -135,15 +135,21 @@ def jetpack() -> str | None:
         return None
 
 
-def tensorrt_flavours() -> dict[str, str]:
-    """Installed TensorRT flavours and their versions. Importing either needs no GPU."""
-    found = {}
+def tensorrt_flavours() -> tuple[dict[str, str], list[str]]:
+    """(installed TensorRT flavours and their versions; those that do not load, and why).
+
+    Importing either needs no GPU, but libraries such as libnvinfer.
+    """
+    found, broken = {}, []
     for flavour, module in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
         try:
             found[flavour] = str(importlib.import_module(module).__version__)
-        except (ImportError, OSError, AttributeError):
-            continue
-    return found
+        except (ImportError, OSError, AttributeError) as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == module:
+                continue  # not installed at all
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            broken.append(f"{flavour}: {first}")
+    return found, broken
 
 
 def cuda_package() -> tuple[str | None, list[str]]:
@@ -244,15 +250,18 @@ def check_gpu(release: str | None, *, whole: bool) -> list[str]:
     """Print what TensorRT needs and finds; what there is to do about it."""
     ready, said = gpu_line() if whole else (False, "not asked: files are damaged")
     print(f"  GPU        {said}")
-    flavours = tensorrt_flavours()
+    flavours, unloaded = tensorrt_flavours()
     listed = ", ".join(f"{name} {version}" for name, version in flavours.items())
     print(f"  TensorRT   {listed or 'missing'}")
+    for each in unloaded:
+        print(f"             does not load: {each}")
     cuda, broken = cuda_package()
     print(f"  CUDA       {cuda or 'missing: pycuda or cuda-python'}")
     for each in broken:
         print(f"             does not load: {each}")
-    by_apt = "sudo apt install python3-libnvinfer" if release else "python3 -m pip install tensorrt"
-    todo = [] if flavours else [by_apt]
+    again = "--force-reinstall " if unloaded else ""
+    by_apt = f"sudo apt install {'--reinstall ' if unloaded else ''}python3-libnvinfer"
+    todo = [] if flavours else [by_apt if release else f"python3 -m pip install {again}tensorrt"]
     if not cuda:
         again = "--force-reinstall " if broken else ""
         todo.append(f"python3 -m pip install {again}cuda-bindings (of your CUDA's major version)")

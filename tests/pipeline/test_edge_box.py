@@ -247,6 +247,39 @@ def test_an_engine_that_cannot_run_here_says_why(
 
 
 @pytest.mark.parametrize(
+    ("text", "found", "broken"),
+    [
+        (None, {}, []),
+        ("__version__ = '10.3.0'", {"tensorrt": "10.3.0"}, []),
+        ("raise ImportError('libnvinfer.so.10: cannot open')", {},
+         ["tensorrt: libnvinfer.so.10: cannot open"]),
+        ("raise OSError('bad library')", {}, ["tensorrt: bad library"]),
+        ("import tensorrt_bindings_gone", {},
+         ["tensorrt: No module named 'tensorrt_bindings_gone'"]),
+    ],
+)  # fmt: skip
+def test_a_tensorrt_that_does_not_load_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    text: str | None, found: dict[str, str], broken: list[str],
+) -> None:  # fmt: skip
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    if text is not None:
+        (tmp_path / "tensorrt.py").write_text(text)
+    invalidate_caches()
+    assert edge_box.tensorrt_flavours() == (found, broken)
+    monkeypatch.setattr(edge_box, "cuda_package", lambda: ("pycuda", []))
+    todo = edge_box.check_gpu("R36 (release)", whole=False)
+    again = "--reinstall " if broken else ""
+    assert todo == ([] if found else [f"sudo apt install {again}python3-libnvinfer"])
+    assert [f"             does not load: {each}" for each in broken] == [
+        line for line in capsys.readouterr().out.splitlines() if "does not load" in line
+    ]
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+
+
+@pytest.mark.parametrize(
     ("pycuda", "bindings", "found", "broken"),
     [
         (None, None, None, []),
