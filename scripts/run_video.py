@@ -79,11 +79,6 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"{info.precision} on {info.device} ({info.backend}{tuned}): {info.path}")
         if "tuning_ignored" in info.extra:
             say(info.extra["tuning_ignored"])
-        if "unverified" in info.extra:
-            warn(
-                f"'{path.name}' was never compared with its graph ({info.extra['unverified']}): "
-                "build it again on this machine before you trust its labels"
-            )
         if session.server is not None:
             server = session.server
             yours = "" if server.printed_url == server.url else " with your token"

@@ -6,6 +6,7 @@ match the files, the runtime's version and this machine before the runtime is ha
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from hashlib import sha256
 from importlib import metadata
@@ -57,7 +58,7 @@ def open_engine(
     Where neither threads nor streams are given, an OpenVINO engine is opened as it was tuned for
     the goal on such a machine (``info.extra["tuned_for"]``), else with defaults; that a tuning was
     left aside, and why, is in ``info.extra["tuning_ignored"]``. Why a TensorRT engine was never
-    compared with its graph, if it was not, is in ``info.extra["unverified"]``.
+    compared with its graph, if it was not, is in ``info.extra["unverified"]`` and a warning.
 
     Args:
         path: ``.xml`` (OpenVINO), ``.engine`` (TensorRT) or ``.onnx`` (ONNX Runtime, executed
@@ -97,10 +98,19 @@ def open_engine(
         from pipeline.engines.tensorrt import DEFAULT_SLOTS, open_tensorrt
 
         # How many CPUs there are says nothing here, and every slot takes GPU memory.
-        return open_tensorrt(
+        engine = open_tensorrt(
             path, artifact.manifest, slots=max(slots, DEFAULT_SLOTS),
             allow_host_code=allow_host_code,
         )  # fmt: skip
+        reason = artifact.facts.get("not_executed")
+        if reason is not None:
+            warnings.warn(
+                f"'{path.name}' was never compared with its graph ({reason}): build it again on "
+                "this machine before you trust its labels",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return engine
     chosen = choose_setup(artifact.facts, goal, threads=threads, streams=streams, slots=slots)
     setup = chosen.setup
     _check_openvino(artifact)

@@ -133,6 +133,17 @@ def test_facts_of_another_kind_are_one_line(
         find_engine(tmp_path)
 
 
+@pytest.mark.usefixtures("asked")
+def test_an_engine_that_was_never_compared_says_so_to_all_who_open_it(plan: Path) -> None:
+    """The report and the benchmark as well as the runner."""
+    manifest = read_manifest(manifest_of(plan))
+    facts = {**manifest.facts, "agreement": None, "not_executed": "no NVIDIA driver"}
+    manifest_of(plan).write_bytes(replace(manifest, facts=facts).to_json())
+    said = r"'a\.engine' was never compared with its graph \(no NVIDIA driver\): build it again"
+    with pytest.warns(RuntimeWarning, match=said):
+        open_engine(plan)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
