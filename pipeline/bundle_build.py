@@ -140,8 +140,21 @@ def _judge(request: BuildRequest, plan: bytes, facts: dict[str, Any]) -> dict[st
             found = label_agreement(engine, frames, labels)
             runtime = dict(engine.info.extra)
     asked = float(request.index["model"]["min_agreement"])
-    require_agreement(found["labels"], asked, "the engine", lambda: "nothing was written")
+    require_agreement(
+        found["labels"], asked, "the engine", lambda: "nothing was written",
+        hint=_departing_hint(request.index["model"]["precision"], facts["built_with"]["flavour"]),
+    )  # fmt: skip
     return {"agreement": {"graph": found}, "not_executed": None, "runtime": runtime}
+
+
+def _departing_hint(precision: str, flavour: Flavour) -> str:
+    """What the box can try; the bound, and all else, came with the bundle."""
+    level = "another --level, or " if flavour == "tensorrt" else ""  # RTX has none
+    plainer = "" if precision == "fp32" else "built with --precision fp32, or "
+    return (
+        f"{level}a bundle of an engine {plainer}built with a lower --min-agreement, which accepts "
+        "one that departs from its graph"
+    )
 
 
 def _manifest(request: BuildRequest, engine: Path, facts: dict[str, Any]) -> Manifest:

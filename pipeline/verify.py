@@ -20,6 +20,7 @@ from pipeline.errors import CheckFailedError
 MIN_AGREEMENT = 0.98
 """Share of positions at which an engine must name the class its graph does, if nobody says else."""
 
+_ACCEPTS = "a lower --min-agreement accepts an engine that departs from its graph"
 _CHECK_MULTIPLY_ADDS = 40e9
 
 
@@ -129,6 +130,19 @@ def require_agreement(
         f"for {asked:.2%}){ending}",
         hint=hint,
     )
+
+
+def departing_hint(precision: str) -> str:
+    """What to try with an engine of that precision that is not its graph.
+
+    It names ``build_engine.py``, because other commands build engines too and lack its options.
+    """
+    tried = ""
+    if "int8" in precision:  # only int8 is calibrated
+        tried = "more --frames, another --estimator or --injection; "
+    elif precision == "fp16":
+        tried = "--precision fp32; "
+    return f"build_engine.py with {tried}{_ACCEPTS}"
 
 
 def check_count(multiply_adds_per_batch: int, most: int) -> int:

@@ -18,7 +18,7 @@ from pipeline.engines.openvino import OpenVINOEngine, import_openvino
 from pipeline.errors import SinkError
 from pipeline.frame_stage import FrameStage, Stack
 from pipeline.stage import Product, StageConfig
-from pipeline.verify import compare, require_agreement
+from pipeline.verify import compare, departing_hint, require_agreement
 
 XML, BIN = "engine.xml", "engine.bin"
 MOST_STACKS = 8
@@ -80,7 +80,8 @@ class BuildOpenVINOStage(FrameStage):
         require_agreement(
             agreements["graph"].labels, self.config.min_agreement,
             f"the {self.config.precision} engine", lambda: self._parting(graph, stacks[0]),
-            hint=overflow_warning(graph.facts.get("weight_bits")),
+            hint=overflow_warning(graph.facts.get("weight_bits"))
+            or departing_hint(self.config.precision),
         )  # fmt: skip
         return Product(
             main=XML,

@@ -30,7 +30,7 @@ from pipeline.frame_stage import FrameStage, Stack
 from pipeline.lowering.half import to_half
 from pipeline.lowering.labels import LABELS, append_labels
 from pipeline.stage import Product, StageConfig
-from pipeline.verify import compare, label_agreement, require_agreement
+from pipeline.verify import compare, departing_hint, label_agreement, require_agreement
 
 ENGINE, GRAPH = "engine.engine", "engine.onnx"
 MOST_STACKS = 4
@@ -200,7 +200,7 @@ class BuildTensorRTStage(FrameStage):
             runtime = dict(engine.info.extra)
         require_agreement(
             agreement["graph"]["labels"], self.config.min_agreement,
-            f"the {self.config.precision} engine",
+            f"the {self.config.precision} engine", hint=departing_hint(self.config.precision),
         )  # fmt: skip
         return {"agreement": agreement, "not_executed": None, "runtime": runtime}
 

@@ -161,8 +161,12 @@ def test_an_engine_that_is_not_its_graph_is_refused_with_the_node(
         return out
 
     monkeypatch.setattr(OpenVINOEngine, "infer", broken)
-    with pytest.raises(CheckFailedError, match=r"not its graph.*part at node 'conv_embedding'"):
+    with pytest.raises(
+        CheckFailedError, match=r"not its graph.*part at node 'conv_embedding'"
+    ) as caught:
         build(replace(int8_options, min_agreement=0.98))
+    for option in ("--frames", "--estimator", "--injection", "a lower --min-agreement accepts"):
+        assert option in str(caught.value.hint)
     monkeypatch.undo()
     build(int8_options)
 

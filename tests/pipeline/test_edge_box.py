@@ -223,8 +223,11 @@ def test_an_engine_that_is_not_its_graph_is_not_written(
         assert recorded_command(built.manifest) == "python3 edge.py build"
         assert made.told == ("100.00% of labels as its graph, on 3 frames",)
     else:
-        with pytest.raises(CheckFailedError, match="the engine is not its graph"):
+        with pytest.raises(CheckFailedError, match="the engine is not its graph") as caught:
             bundle_build.build_engine(_request(unpacked, engine), lambda _line: None)
+        assert "--precision fp32" in str(caught.value.hint)
+        assert "--min-agreement" in str(caught.value.hint)
+        assert "--level" not in str(caught.value.hint)  # RTX has none
         assert not list(tmp_path.iterdir())
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.verify import AgreementMeter, batches, check_count, labels_of
+from pipeline.build_parser import build_parser
+from pipeline.verify import AgreementMeter, batches, check_count, departing_hint, labels_of
 
 
 def frames(count: int) -> list[np.ndarray]:
@@ -47,3 +50,18 @@ def test_dear_networks_are_compared_on_fewer_frames() -> None:
     assert check_count(1, 8) == 8
     assert check_count(10**10, 8) == 4
     assert check_count(10**12, 8) == 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "named"),
+    [("int8", {"--frames", "--estimator", "--injection"}),
+     ("int8+fp16", {"--frames", "--estimator", "--injection"}),
+     ("fp16", {"--precision"}), ("fp32", set())],
+)  # fmt: skip
+def test_what_to_try_are_options_that_there_are(precision: str, named: set[str]) -> None:
+    """And that mean something to that precision: an option of calibration is refused of others."""
+    hint = departing_hint(precision)
+    found = set(re.findall(r"--[a-z-]+", hint))
+    assert found == named | {"--min-agreement"}
+    assert found <= set(build_parser("")._option_string_actions)
+    assert "departs from its graph" in hint

@@ -16,6 +16,7 @@ from calibration.cityscapes import Cityscapes
 from calibration.frames import FrameList, select_frames
 from pipeline.artifact import Artifact, open_artifact, sha256_of
 from pipeline.build import BuildResult
+from pipeline.engines.base import FrameBatch, OutputBatch
 from pipeline.engines.cuda_driver import GpuFacts, has_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.rebuild import recorded_command
@@ -31,6 +32,7 @@ from pipeline.stages.build_tensorrt import (
     BuildTensorRTStage,
 )
 from pipeline.store import Store
+from pipeline.verify import departing_hint
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
 
@@ -192,6 +194,22 @@ def test_an_engine_that_runs_is_compared_frame_by_frame(
     monkeypatch.setattr("pipeline.verify._CHECK_MULTIPLY_ADDS", 1)
     fewer = run(Store(tmp_path / "few")).facts["agreement"]
     assert fewer["graph"]["frames"] == 1
+
+
+def test_an_engine_that_is_not_its_graph_is_refused_with_what_to_try(
+    store: Store, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mirrored(OnnxRuntimeEngine):
+        def infer(self, frames: FrameBatch) -> OutputBatch:
+            return super().infer(np.ascontiguousarray(frames[:, :, ::-1]))
+
+    module = "pipeline.stages.build_tensorrt"
+    monkeypatch.setattr(
+        f"{module}.open_fresh", lambda path, _manifest: Mirrored(path.with_name(GRAPH))
+    )
+    with pytest.raises(CheckFailedError, match="the int8 engine is not its graph") as caught:
+        _run(store, frames, int8_build, min_agreement=1.0)
+    assert caught.value.hint == departing_hint("int8")
 
 
 def test_a_second_run_is_cached_and_a_second_build_gives_the_same_bytes(
