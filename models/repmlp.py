@@ -89,8 +89,15 @@ class BackboneConfig:
         return STEM_STRIDE * self.patches[0]
 
 
-def check_input_size(height: int, width: int, unit: int) -> None:
-    """Raise ``InputShapeError`` unless both sides are positive multiples of ``unit`` pixels."""
+def check_input_size(height: int, width: int, unit: int, what: str = "input") -> None:
+    """Raise ``InputShapeError`` unless both sides are positive multiples of ``unit`` pixels.
+
+    Args:
+        height: in pixels.
+        width: in pixels.
+        unit: side of a patch in pixels.
+        what: the message begins with; the option, where one asked for this size.
+    """
     if height > 0 and width > 0 and height % unit == 0 and width % unit == 0:
         return
 
@@ -100,7 +107,7 @@ def check_input_size(height: int, width: int, unit: int) -> None:
 
     fits = [f"{h}x{w}" for h in nearest(height) for w in nearest(width)]
     raise InputShapeError(
-        f"input {height}x{width} is not a whole number of {unit}x{unit} patches; "
+        f"{what} {height}x{width} is not a whole number of {unit}x{unit} patches; "
         f"nearest sizes that fit: {', '.join(fits)}"
     )
 

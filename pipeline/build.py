@@ -120,8 +120,11 @@ class _Build:
         options = self.options
         flavour = choose_flavour(options) if options.backend != "openvino" else None
         checkpoint, preset = find_checkpoint(options, self.store)
-        for shape in (options.shape, options.calibration_shape or options.shape):
-            check_input_size(*shape, find_preset(preset).unit)
+        for option, shape in (
+            ("--shape", options.shape), ("--calibration-shape", options.calibration_shape)
+        ):  # fmt: skip
+            if shape is not None:
+                check_input_size(*shape, find_preset(preset).unit, option)
         dataset = open_dataset(options.dataset, options.output, self.told)
         checking = checking_frames(dataset, CHECK_FRAMES)
         calibrating = None

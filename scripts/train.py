@@ -129,7 +129,7 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
         prepare(options.output)
         locks.enter_context(sole_writer(options.output))
     preset = find_preset(options.preset)
-    check_input_size(options.crop[0], options.crop[1], preset.unit)
+    check_input_size(options.crop[0], options.crop[1], preset.unit, "--crop")
     roots, weights = parse_data(options.data or [str(dataset_root(None) or "")])
     maps = parse_label_maps(options.label_map, roots)
     mixture = Mixture([Cityscapes(root) for root in roots], weights, relabel=maps)
@@ -139,7 +139,7 @@ def train(options: Namespace, where: str, world: World, locks: ExitStack) -> int
     judge = Cityscapes(val_root)
     judged = judge.frames("val")
     val_shape = options.val_shape or validation_size(judge.read(judged[0])[1].shape, preset.unit)
-    check_input_size(val_shape[0], val_shape[1], preset.unit)
+    check_input_size(val_shape[0], val_shape[1], preset.unit, "--val-shape")
     config = TrainConfig(
         steps=options.steps, batch=options.batch, crop=options.crop, rate=options.rate,
         seed=options.seed, every=options.every, bf16=not options.no_bf16,
