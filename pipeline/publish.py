@@ -60,15 +60,18 @@ def write_output(path: Path, data: bytes) -> None:
 
 @contextmanager
 def output_folder(output: Path) -> Iterator[None]:
-    """The folder, made as ``prepare`` does; gone again where it is new and nothing came of it."""
-    made = not output.exists()
-    prepare(output)
+    """The folder, made as ``prepare`` does; gone again where it is new and nothing came of it.
+
+    So are folders above it that were made for it.
+    """
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
+        prepare(output)
         yield
     except BaseException:
-        if made:
-            with suppress(OSError):  # there is something in it
-                output.rmdir()
+        with suppress(OSError):  # there is something in it
+            for folder in made:
+                folder.rmdir()
         raise
 
 

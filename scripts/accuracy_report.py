@@ -31,7 +31,7 @@ from pipeline.console import (
     warn,
 )
 from pipeline.errors import UsageError
-from pipeline.publish import prepare
+from pipeline.publish import output_folder
 from pipeline.report import wording
 from pipeline.report.frames import CheckedFrames, check_frames
 from pipeline.report.opening import (
@@ -52,13 +52,18 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, score, write, print."""
+    """Parse and judge; a refusal leaves no folder behind."""
     options = build_parser(__doc__ or "").parse_args(arguments)
     check_limits(options.max_drop, options.max_class_drop)
     exact_frames = parse_exact(options.exact)
     check_asked(options)
     require("jinja2", extra="report", why="writing the report")
-    prepare(options.output)
+    with output_folder(options.output):
+        return judge(options, exact_frames)
+
+
+def judge(options: Namespace, exact_frames: int | None) -> int:
+    """Score, write, print; the exit code. The output folder is there, the options were checked."""
     asked = RunOptions(
         output=options.output, max_drop=options.max_drop, max_class_drop=options.max_class_drop,
         exact_frames=exact_frames, patch=options.patch, resamples=options.resamples,

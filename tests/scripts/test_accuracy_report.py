@@ -283,6 +283,10 @@ def test_bad_options_and_engines_exit_2(run: Run, tmp_path: Path, tree: Path) ->
         ({"patch": "1x1"}, "--patch 1x1: patches of a network"),
         ({"sensitivity_frames": "3"}, "--sensitivity-frames means nothing without --sensitivity"),
         ({"backend": "all"}, "--backend"),
+        (
+            {"reference": "fp32", "shape": "100x256", "candidate": "int8"},
+            "--shape 100x256 is not a whole number",
+        ),
     ]
     for options, said in cases:
         code, out, err = run("--json", **options)
@@ -290,10 +294,18 @@ def test_bad_options_and_engines_exit_2(run: Run, tmp_path: Path, tree: Path) ->
         assert said in " ".join(err.split()), (options, err)
         assert err.count("error:") == 1
         assert "Traceback" not in err
-    code, _out, err = run("--bisect")
-    assert code == 2
-    assert "--bisect needs an OpenVINO candidate" in " ".join(err.split())
-    assert not list((tmp_path / "out").glob("report.*"))
+        assert not (tmp_path / "out").exists(), options
+    for more, said in (
+        (("--bisect",), "--bisect needs an OpenVINO candidate"),
+        (("--sensitivity",), "--sensitivity needs a candidate whose"),
+    ):
+        code, _out, err = run(*more, output=str(tmp_path / "new" / "out"))
+        assert code == 2
+        assert said in " ".join(err.split())
+        assert not (tmp_path / "new").exists()
+    (tmp_path / "out").mkdir()  # one that was there stays
+    assert run("--bisect")[0] == 2
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_foreign_labels_exit_2_naming_the_frame(run: Run, tree: Path) -> None:
