@@ -106,6 +106,7 @@ class Runner:
         self._submitting = True
         self._error: BaseException | None = None
         self._ran = False
+        self._told: set[str] = set()
 
     def add(self, spec: SourceSpec, sinks: Sequence[Sink], painter: Painter) -> StreamStats:
         """Add a stream before the run; its statistics fill while it runs."""
@@ -212,6 +213,10 @@ class Runner:
         check_frame_size(name, height, width)
         spec = self._options.region
         region = spec.resolve(height, width) if spec is not None else None
+        cut_off = spec.notice(height, width) if spec is not None else None
+        if cut_off is not None and cut_off not in self._told:
+            self._told.add(cut_off)  # pictures of several sizes may take turns
+            self.controls.notices.append(cut_off)
         seen = (region.height, region.width) if region is not None else (height, width)
         if self._options.patch is not None:
             painter.show_edges(*edges_of(self._segmenter, seen, self._options.patch, region))

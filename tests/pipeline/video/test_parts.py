@@ -111,6 +111,25 @@ def test_region_outside_the_frame(text: str) -> None:
         parse_roi(text).resolve(100, 200)
 
 
+@pytest.mark.parametrize(
+    ("text", "size", "used"),
+    [
+        ("0,0,200,100", (100, 200), None),
+        ("50%,0,50%,100%", (3, 3), None),  # 1.5 pixels and 1.5 pixels are rounded to 2 and 2
+        ("150,50,60,60", (100, 200), "150,50,50,50"),
+        ("0,40%,100%,70%", (100, 200), "0,40,200,60"),
+    ],
+)
+def test_a_region_that_is_cut_off_is_told(
+    text: str, size: tuple[int, int], used: str | None
+) -> None:
+    told = parse_roi(text).notice(*size)
+    if used is None:
+        assert told is None
+    else:
+        assert told == f"--roi {text} reaches past a frame of 200x100: {used} is segmented"
+
+
 def test_helper_gives_results_and_errors() -> None:
     helper = Helper("test", threading.Event())
     assert helper.call(lambda: 7, 1.0) == 7

@@ -158,6 +158,18 @@ def test_region_of_interest(tmp_path: Path) -> None:
         assert (labels[outside] == 255).all()
 
 
+def test_a_region_that_reaches_past_the_frame_is_told_once(tmp_path: Path) -> None:
+    for number, (height, width) in enumerate([(HEIGHT, WIDTH), (33, 57), (HEIGHT, WIDTH)]):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), numbered(number, height, width))
+    runner = make(options=RunnerOptions(region=parse_roi("8,8,9999,9999")))
+    add(runner, str(tmp_path), Recorder())
+    runner.run()
+    assert list(runner.controls.notices) == [
+        f"--roi 8,8,9999,9999 reaches past a frame of {w}x{h}: 8,8,{w - 8},{h - 8} is segmented"
+        for h, w in ((HEIGHT, WIDTH), (33, 57))
+    ]
+
+
 def test_frame_size_may_change(tmp_path: Path) -> None:
     sizes = [(HEIGHT, WIDTH), (33, 57), (1, 1), (HEIGHT, WIDTH)]
     for number, (height, width) in enumerate(sizes):
