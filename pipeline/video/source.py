@@ -145,6 +145,11 @@ def parse_source(text: str) -> SourceSpec:
     try:
         mode = path.stat().st_mode
     except OSError as error:
+        if text.startswith("streets:"):  # and no file, which might be called that
+            raise UsageError(
+                f"'{name}': give streets, or streets:SEED with a whole number of nine digits at "
+                "most, such as streets:7"
+            ) from error
         raise SourceError(f"'{name}': {error.strerror or error}") from error
     if stat.S_ISCHR(mode):
         return SourceSpec("camera", text, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.errors import SourceError, UsageError
@@ -38,6 +40,17 @@ def test_names(text: str, kind: str, target: str) -> None:
 def test_names_that_are_none(text: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         parse_source(text)
+
+
+@pytest.mark.parametrize("text", ["streets:", "streets:x", "streets:-1", "streets:1234567890"])
+def test_streets_that_are_none_say_what_there_is(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"'{text}': give streets, or streets:SEED"):
+        parse_source(text)
+    Path(text).write_bytes(b"")
+    assert parse_source(text).kind == "file"
 
 
 def test_credentials_never_show() -> None:
