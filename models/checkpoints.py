@@ -9,7 +9,6 @@ Forms are told apart by their keys: a deploy-form FC3 has a bias and no BatchNor
 
 from __future__ import annotations
 
-import pickle
 import re
 import warnings
 from collections.abc import Mapping
@@ -22,9 +21,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models import WEIGHTS
-from models.errors import ModelError, UnsafeCheckpointError
+from models.errors import ModelError
 from models.files import write_whole
 from models.segmenter import PRESETS, Preset, Segmenter, build_segmenter, find_preset
+from models.unreadable import unreadable
 
 FORMAT = "repmlp-edge"
 MAX_BYTES = 8 << 30
@@ -70,7 +70,7 @@ class LoadReport:
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors by key, metadata) of a checkpoint file, on the CPU. Runs no code from it.
 
-    Raises ``ModelError`` if it is missing, too large or not a checkpoint, and
+    Raises ``ModelError`` if it is missing, too large, incomplete or not a checkpoint, and
     ``UnsafeCheckpointError`` if it is a pickle with anything but tensors and plain containers.
     """
     if not path.is_file():
@@ -84,21 +84,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a dict
                 _check_plain(tensors, path)
                 return tensors, dict(file.metadata() or {})
+        except ModelError:
+            raise
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"checkpoint '{path}' is not a safetensors file: {error}") from error
+            raise unreadable(path, error) from error
     try:
         with warnings.catch_warnings():
             # A file of an unusual pickle protocol is refused or read; torch's advice helps nobody.
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UnsafeCheckpointError(
-            f"checkpoint '{path}' is not plain tensors and was refused: it may run code when "
-            "loaded; save it again as .safetensors from a machine that trusts it"
-        ) from error
     except Exception as error:  # a damaged pickle makes torch raise anything at all
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"checkpoint '{path}' cannot be read: {first}") from error
+        raise unreadable(path, error) from error
     return _state_dict(content, path), {}
 
 
