@@ -42,7 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
     files: list[Path] = options.checkpoints
     favours = parse_favours(options.favour)
     if len(files) < 2 and not favours:
-        raise UsageError("give two checkpoints or more: the mean of one is itself")
+        raise UsageError(
+            f"'{files[0]}' alone is its own mean: give two checkpoints or more, or --favour "
+            "CLASS=LOGIT, for which one will do"
+        )
     if options.output.suffix != ".safetensors":
         raise UsageError(f"--output {options.output}: name it .safetensors")
     require("torch", "safetensors", extra="build", why="averaging weights")

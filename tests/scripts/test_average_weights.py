@@ -49,7 +49,7 @@ def test_what_cannot_be_averaged_is_refused_and_nothing_is_written(tmp_path: Pat
     one = trained(tmp_path / "one.safetensors", 0)
     deploy = trained(tmp_path / "deploy.safetensors", 1, deploy=True)
     out = tmp_path / "mean.safetensors"
-    with pytest.raises(UsageError, match="two checkpoints"):
+    with pytest.raises(UsageError, match=r"two checkpoints or more, or --favour CLASS=LOGIT, for"):
         main([str(one), "--output", str(out)])
     with pytest.raises(UsageError, match="name it"):
         main([str(one), str(one), "--output", str(tmp_path / "mean.pt")])
