@@ -301,10 +301,16 @@ def engine_path(index: dict[str, Any]) -> Path:
 
 def build(index: dict[str, Any], arguments: list[str]) -> NoReturn:
     """Build the engine, its manifest beside it."""
-    parser = argparse.ArgumentParser(prog="edge.py build")
-    if on_gpu(index):
-        add_options(parser)
+    parser = Parser(prog="edge.py build")
+    add_options(parser.add_argument_group("of TensorRT bundles").add_argument)
     options = parser.parse_args(arguments)
+    given = [name for name, value in vars(options).items() if value != parser.get_default(name)]
+    if given and not on_gpu(index):
+        fail(
+            f"--{given[0].replace('_', '-')} is for TensorRT bundles, and this one holds an "
+            "OpenVINO engine",
+            "leave it out",
+        )
     wrong = damaged(index)
     if wrong:
         fail(f"'{wrong[0]}' is not what was packed", "copy the archive again and unpack it")
@@ -339,13 +345,21 @@ def build(index: dict[str, Any], arguments: list[str]) -> NoReturn:
     run_command(tell)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """What TensorRT may be told."""
-    parser.add_argument("--flavour", choices=("tensorrt", "tensorrt-rtx"))
-    parser.add_argument("--workspace", type=int, metavar="MIB", help="bound on scratch memory")
-    parser.add_argument("--level", type=int, choices=range(6), help="of optimization")
-    parser.add_argument("--timing-cache", action="store_true", help="keep timings between builds")
-    parser.add_argument("--strict-int8", action="store_true")
+class Parser(argparse.ArgumentParser):
+    """argparse with our way of saying errors."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line instead of the usage."""
+        fail(message, f"python3 {self.prog} --help")
+
+
+def add_options(add: Callable[..., object]) -> None:
+    """What TensorRT may be told; ``add`` is argparse's ``add_argument``."""
+    add("--flavour", choices=("tensorrt", "tensorrt-rtx"))
+    add("--workspace", type=int, metavar="MIB", help="bound on scratch memory")
+    add("--level", type=int, choices=range(6), help="of optimization")
+    add("--timing-cache", action="store_true", help="keep timings between builds")
+    add("--strict-int8", action="store_true")
 
 
 def run(index: dict[str, Any], arguments: list[str]) -> NoReturn:

@@ -80,7 +80,28 @@ def test_an_openvino_engine_that_is_not_its_graph_here_stays_out_of_service(
     assert done.returncode == 2
     assert "it stays out of service" in " ".join(done.stderr.split())
     assert not (inside / f"{index['name']}.xml.json").exists()
-    assert edge(inside, "build", "--timing-cache").returncode == 2  # TensorRT's
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--workspace", "3"], "--workspace is for TensorRT bundles"),
+        (["--level", "0"], "--level is for TensorRT bundles"),
+        (["--timing-cache"], "--timing-cache is for TensorRT bundles"),
+        (["--workspace", "x"], "argument --workspace: invalid int value: 'x'"),
+        (["--nothing"], "unrecognized arguments: --nothing"),
+    ],
+)
+def test_an_option_that_build_does_not_take_is_one_line(
+    adopted: Path, words: list[str], said: str
+) -> None:
+    done = edge(adopted, "build", *words)
+    assert done.returncode == 2
+    first, *rest = done.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert said in first
+    assert [line.startswith("  try: ") for line in rest] == [True]
+    assert "of TensorRT bundles" in edge(adopted, "build", "--help").stdout
 
 
 def test_an_engine_of_the_bundle_before_is_not_run(adopted: Path, tmp_path: Path) -> None:
