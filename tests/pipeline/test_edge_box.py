@@ -24,6 +24,7 @@ from pipeline.engines.cuda_driver import has_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.rebuild import recorded_command
 from pipeline.engines.tensorrt import built_with
+from pipeline.engines.trt_preflight import Flavour
 from pipeline.errors import CheckFailedError, EngineError
 from scripts import edge_box
 from tests.pipeline.boxes import bare, edge, unpack
@@ -229,6 +230,15 @@ def test_an_engine_that_is_not_its_graph_is_not_written(
         assert "--min-agreement" in str(caught.value.hint)
         assert "--level" not in str(caught.value.hint)  # RTX has none
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_what_to_try_on_the_box_is_what_there_is(precision: str, flavour: Flavour) -> None:
+    hint = bundle_build._departing_hint(precision, flavour)
+    assert ("--level" in hint) == (flavour == "tensorrt")  # TensorRT for RTX refuses it
+    assert ("--precision fp32" in hint) == (precision != "fp32")
+    assert "a lower --min-agreement, which accepts one that departs from its graph" in hint
 
 
 def test_an_engine_that_cannot_run_here_says_why(
