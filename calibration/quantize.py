@@ -30,7 +30,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from calibration import DEFAULT_ESTIMATOR, ESTIMATORS
+from calibration import DEFAULT_ESTIMATOR, DEFAULT_ROUNDING, ESTIMATORS
+from calibration.compensation import LayerRounding, Stack, compensate
 from calibration.errors import CalibrationDataError
 from calibration.placement import quantize_before_moves
 from calibration.qdq_graph import DEQUANTIZE, QdqGraph, drop_axis, drop_unused
@@ -63,11 +64,13 @@ class QuantizeSettings:
         float_patterns: shell patterns of node names that stay in float.
         overflow_fix: weights of seven bits, for CPUs without VNNI: sums of 8-bit products overflow
             there.
+        rounding: of FC3's weights, ``compensated`` or ``nearest``: see ``compensation``.
     """
 
     estimator: str = DEFAULT_ESTIMATOR
     float_patterns: tuple[str, ...] = FLOAT_PATTERNS
     overflow_fix: bool = False
+    rounding: str = DEFAULT_ROUNDING
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON, for keys and provenance."""
@@ -83,11 +86,25 @@ def float_nodes(model: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
     ]
 
 
+def calibrate(
+    model: onnx.ModelProto, stacks: Sequence[Stack], settings: QuantizeSettings,
+    notify: Callable[[int], None] | None = None,
+) -> tuple[onnx.ModelProto, list[LayerRounding]]:  # fmt: skip
+    """``quantize``, with weights rounded as the settings say, and what that gained by layer.
+
+    Args and errors as there; all of ``stacks`` are used.
+    """
+    quantized = quantize(model, stacks, len(stacks), settings, notify)
+    if settings.rounding == "nearest":
+        return quantized, []
+    return compensate(quantized, model, stacks)
+
+
 def quantize(
     model: onnx.ModelProto, frames: Iterable[npt.NDArray[np.uint8]], count: int,
     settings: QuantizeSettings, notify: Callable[[int], None] | None = None,
 ) -> onnx.ModelProto:  # fmt: skip
-    """The Q/DQ graph, uint8 where activations are never negative.
+    """The Q/DQ graph, uint8 where activations are never negative; weights at their nearest step.
 
     Args:
         model: float graph with one input, uint8 (N, H, W, 3).

@@ -11,4 +11,4 @@ WEIGHTS: Final = Path(__file__).parent / "weights"
 
 INJECTION_FORMS = ("needed", "full", "split")
 """Forms of locality injection, see ``models.locality``."""
-DEFAULT_INJECTION: Final = "needed"
+DEFAULT_INJECTION: Final = "full"

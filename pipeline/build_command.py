@@ -38,6 +38,7 @@ def rebuild_command(options: BuildOptions, backend: str) -> str:
     ):  # fmt: skip
         add(option, getattr(options, name), getattr(default, name))
     add("--estimator", options.settings.estimator, default.settings.estimator)
+    add("--rounding", options.settings.rounding, default.settings.rounding)
     add("--weight-bits", options.weight_bits, None)
     agreement = f"{100 * options.min_agreement:.10g}"
     usual = 0.0 if options.random_weights else default.min_agreement  # as the command has it

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calibration import DEFAULT_ESTIMATOR, ESTIMATORS
+from calibration import DEFAULT_ESTIMATOR, DEFAULT_ROUNDING, ESTIMATORS, ROUNDINGS
 from calibration.cityscapes import SPLITS, dataset_root
 from calibration.frames import DEFAULT_COUNT
 from models import DEFAULT_INJECTION, INJECTION_FORMS
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FINETUNE_STEPS = 200
 # Options that speak of calibration alone.
-_CALIBRATES = ("frames", "split", "force_split", "estimator", "weight_bits")
+_CALIBRATES = ("frames", "split", "force_split", "estimator", "rounding", "weight_bits")
 
 
 def build_parser(description: str) -> Parser:
@@ -56,6 +56,9 @@ def build_parser(description: str) -> Parser:
         "splitting costs, both measured (default: %(default)s)")  # fmt: skip
     add("--estimator", choices=ESTIMATORS,
         help=f"of activation ranges (default: {DEFAULT_ESTIMATOR})")  # fmt: skip
+    add("--rounding", choices=ROUNDINGS,
+        help="of the FC kernels' INT8 weights; compensated: so that their errors cancel over the "
+        f"calibration frames (default: {DEFAULT_ROUNDING})")  # fmt: skip
     add("--weight-bits", type=int, choices=(7, 8),
         help="of INT8 weights; 7 for CPUs without VNNI, whose sums of 8-bit products overflow "
         "(default: what this CPU needs where OpenVINO's engine is built, else 8)")  # fmt: skip
@@ -132,7 +135,10 @@ def build_options(options: Namespace) -> BuildOptions:
         split=options.split or "train",
         force_split=options.force_split, output=options.output, injection=options.injection,
         min_agreement=options.min_agreement / 100, random_weights=options.random_weights,
-        settings=QuantizeSettings(estimator=options.estimator or DEFAULT_ESTIMATOR),
+        settings=QuantizeSettings(
+            estimator=options.estimator or DEFAULT_ESTIMATOR,
+            rounding=options.rounding or DEFAULT_ROUNDING,
+        ),
         weight_bits=options.weight_bits,
         tensorrt=TensorRTOptions(
             flavour=options.flavour, labels=options.labels, strict_int8=options.strict_int8,

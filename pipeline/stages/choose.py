@@ -32,7 +32,7 @@ import onnx
 
 from calibration.ablation import Ablation
 from calibration.frames import FrameList
-from calibration.quantize import QuantizeSettings, quantize
+from calibration.quantize import QuantizeSettings, calibrate
 from models.checkpoints import load_segmenter
 from models.locality import inject_locality
 from models.segmenter import Segmenter
@@ -163,7 +163,7 @@ class ChooseStage(FrameStage):
     """
 
     name = "choose-injection"
-    version = 3
+    version = 4
     produces = "injection-plan"
     tools = ("torch", "nncf", "onnx", "onnxruntime", "openvino", "numpy")
     config: ChooseConfig
@@ -208,7 +208,7 @@ class ChooseStage(FrameStage):
             if not stacks:
                 shape = (config.batch, config.height, config.width, 3)
                 stacks = self.check_stacks(shape, sum(multiply_adds(graph).values()), MOST_STACKS)
-            quantized = quantize(graph, stacks, len(stacks), self.settings)
+            quantized, _rounded = calibrate(graph, stacks, self.settings)
             for name, error in _errors(quantized, graph, names, stacks, folder).items():
                 errors[name].append(error)
         times = _times(quantized, names, stacks[0], folder)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from calibration.frames import FrameList
-from calibration.quantize import QuantizeSettings, float_nodes, quantize
+from calibration.quantize import QuantizeSettings, calibrate, float_nodes
 from pipeline.artifact import Artifact
 from pipeline.frame_stage import FrameStage
 from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
@@ -19,7 +20,7 @@ from pipeline.store import Store
 
 
 class QuantizeConfig(StageConfig):
-    """How ranges are found."""
+    """How ranges are found and weights rounded."""
 
     settings: dict[str, Any]
 
@@ -28,7 +29,7 @@ class QuantizeStage(FrameStage):
     """One input: the float graph. ``notify_frame`` is told how many stacks were used."""
 
     name = "quantize"
-    version = 8
+    version = 9
     produces = "qdq-onnx"
     tools = ("nncf", "onnx", "onnxruntime", "numpy")
     config: QuantizeConfig
@@ -45,7 +46,7 @@ class QuantizeStage(FrameStage):
         (source,) = inputs
         graph = onnx.load(source.path)
         stacks = self.stacks(source.manifest.inputs[0].shape)
-        quantized = quantize(graph, stacks, len(stacks), self.settings, self.notify_frame)
+        quantized, rounded = calibrate(graph, stacks, self.settings, self.notify_frame)
         allowed = float_nodes(quantized, self.settings.float_patterns)
         write_spellings(quantized, allowed, folder, "quantized")
         pairs = sum(node.op_type == "QuantizeLinear" for node in quantized.graph.node)
@@ -59,6 +60,7 @@ class QuantizeStage(FrameStage):
                 "float_nodes": allowed,
                 "calibration": self.frames.provenance(),
                 "weight_bits": 7 if self.settings.overflow_fix else 8,
+                "rounding": [asdict(layer) for layer in rounded],
                 "preprocessing": "uint8 BGR, aspect kept, reflected borders; scale exactly 1",
             },
         )

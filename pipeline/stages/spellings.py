@@ -13,7 +13,7 @@ from pipeline.errors import CheckFailedError
 from pipeline.lineage import OPENVINO_GRAPH, TENSORRT_GRAPH
 
 # Facts of a Q/DQ graph that hold for what is made of it too.
-KEPT = ("quantizers", "float_nodes", "calibration", "preprocessing", "weight_bits")
+KEPT = ("quantizers", "float_nodes", "calibration", "preprocessing", "weight_bits", "rounding")
 
 
 def write_spellings(

@@ -5,8 +5,10 @@ will run: the same pairs in the same places, the same activation scales, sums ro
 engine rounds them. Rounding passes the gradient as if it were not there, clipping stops it (Bengio
 et al. 2013, "Estimating or propagating gradients through stochastic neurons").
 
-A quantized weight is held in float and rounded anew in each pass. Its scale follows its greatest
-magnitude: scale = scale_0 * max |w| / max |w_0|, channel by channel.
+A quantized weight is held in float and rounded anew in each pass. It starts as near to the float
+graph's as rounds to the step it has in the graph, which need not be the nearest (see
+``calibration.rounding``). Its scale follows its greatest magnitude: scale = scale_0 * max |w| /
+max |w_0|, channel by channel.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from torch import Tensor, nn
 from pipeline.errors import CheckFailedError
 
 INT8 = (-128, 127)
+_WITHIN = 0.49
+"""Of a step: how far from a step's middle a weight may start; half of it would round either way."""
 _RANGES = {onnx.TensorProto.INT8: INT8, onnx.TensorProto.UINT8: (0, 255)}
 
 
@@ -81,6 +85,8 @@ class QdqModule(nn.Module):
                 weight = torch.from_numpy(np.array(numpy_helper.to_array(held[original])))
                 axis = _attributes(maker).get("axis", 1) % max(weight.ndim, 1)
                 scale = torch.from_numpy(np.array(values[maker.input[1]]))
+                step, number = _along(scale, weight, axis), torch.from_numpy(np.array(values[key]))
+                weight = (number + (weight / step - number).clamp(-_WITHIN, _WITHIN)) * step
                 self._start[key] = (scale, _greatest(weight, scale, axis), axis)
                 self.weights[_key(key)] = nn.Parameter(weight)
         for name, value in values.items():

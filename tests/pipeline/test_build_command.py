@@ -22,8 +22,9 @@ PLAIN = BuildOptions(backend="tensorrt", dataset=Path("data"))
 FULL = BuildOptions(
     backend="tensorrt", precision="int8", checkpoint=Path("my nets/a.safetensors"),
     preset="edge-s", shape=(256, 512), batch=2, opset=18, dataset=Path("data"), frames=9,
-    split="test", force_split=True, output=Path("out"), injection="full", min_agreement=0.97,
-    settings=QuantizeSettings(estimator="minmax"), gate=GateLimits(0.25, 1.5), search=True,
+    split="test", force_split=True, output=Path("out"), injection="split", min_agreement=0.97,
+    settings=QuantizeSettings("minmax", rounding="nearest"), gate=GateLimits(0.25, 1.5),
+    search=True,
     calibration_shape=(128, 256), weight_bits=7,
     tensorrt=TensorRTOptions(
         flavour="tensorrt", labels=True, strict_int8=True,

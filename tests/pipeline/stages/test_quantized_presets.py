@@ -7,7 +7,7 @@ import pytest
 from onnx import numpy_helper
 
 from calibration.qdq_lint import lint
-from calibration.quantize import QuantizeSettings, float_nodes, quantize
+from calibration.quantize import QuantizeSettings, calibrate, float_nodes
 from calibration.spelling import to_int8_spelling
 from models.locality import inject_locality
 from models.segmenter import PRESETS, build_segmenter
@@ -20,7 +20,7 @@ def test_no_heavy_layer_of_an_edge_preset_stays_in_float_unasked(name: str) -> N
     graph = lower(model, batch=1, height=128, width=128, opset=17, metadata={})
     frame = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), np.uint8)
     settings = QuantizeSettings()
-    quantized = quantize(graph, [frame], 1, settings)
+    quantized, _rounding = calibrate(graph, [frame], settings)
     allowed = float_nodes(quantized, settings.float_patterns)
     assert lint(quantized, "openvino", allowed) == []
     assert lint(to_int8_spelling(quantized), "tensorrt", allowed) == []
@@ -32,11 +32,11 @@ def test_no_heavy_layer_of_an_edge_preset_stays_in_float_unasked(name: str) -> N
 def test_no_sum_of_two_products_overflows_where_weights_have_seven_bits(name: str) -> None:
     """A CPU without VNNI adds two products of a byte and a weight in 16 bits. Depthwise kernels are
     not summed in pairs."""
-    model = inject_locality(build_segmenter(PRESETS[name], seed=0).eval(), "split").model
+    model = inject_locality(build_segmenter(PRESETS[name], seed=0).eval(), "full").model
     graph = lower(model, batch=1, height=128, width=128, opset=17, metadata={}, convolve=True)
     frame = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), np.uint8)
     settings = QuantizeSettings(overflow_fix=True)
-    quantized = quantize(graph, [frame], 1, settings)
+    quantized, _rounding = calibrate(graph, [frame], settings)
     assert lint(quantized, "openvino", float_nodes(quantized, settings.float_patterns)) == []
     weights = {t.name: numpy_helper.to_array(t) for t in quantized.graph.initializer}
     makers = {node.output[0]: node for node in quantized.graph.node}

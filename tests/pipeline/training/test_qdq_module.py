@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from calibration.quantize import QuantizeSettings, quantize
+from calibration.quantize import QuantizeSettings, calibrate
 from calibration.streets import StreetScene
 from models.locality import inject_locality
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
@@ -33,7 +33,9 @@ def frames() -> list[np.ndarray]:
 def graphs(frames: list[np.ndarray]) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     model = inject_locality(tiny_segmenter(), "full").model
     floating = lower(model, batch=1, height=SIZE[0], width=SIZE[1], opset=17, metadata={})
-    return quantize(floating, frames, len(frames), QuantizeSettings(estimator="minmax")), floating
+    quantized, rounding = calibrate(floating, frames, QuantizeSettings(estimator="minmax"))
+    assert any(layer.kept == "compensated" for layer in rounding)
+    return quantized, floating
 
 
 def run(model: onnx.ModelProto, frame: np.ndarray, folder: Path) -> np.ndarray:
