@@ -9,6 +9,6 @@ DEFAULT_PRESET = "edge-m"
 WEIGHTS: Final = Path(__file__).parent / "weights"
 """The folder of the shipped checkpoints."""
 
-INJECTION_FORMS = ("needed", "full", "split")
+INJECTION_FORMS = ("full", "split")
 """Forms of locality injection, see ``models.locality``."""
 DEFAULT_INJECTION: Final = "full"

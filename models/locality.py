@@ -15,8 +15,8 @@ per set. So, with FC3's kernel W and convolutions of sizes k:
 where A(W)[s, d] is the mean of W[s, o, o + d] over the positions o for which o + d is in the patch:
 the part of the FC that *is* a convolution. Both are the same function as the training form. They
 differ in INT8: inside the window the full kernel's weights are up to hundreds of times those
-outside, and one scale cannot serve both; split gives each its own. It costs a convolution and a
-sum, so ``needed`` splits only the blocks whose long-range weights INT8 would take away.
+outside, and one scale serves both only if rounding carries errors on (``calibration.rounding``);
+split gives each its own, and costs a convolution and a sum.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ from models.errors import InjectionError, ModelError
 from models.repmlp import RepMLPBlock
 from models.segmenter import Segmenter
 
-CRUSHED = 0.5
-"""Form ``needed`` splits a block whose ``rounding_loss`` is above this."""
 # Largest |difference| over largest |output|, in float64, that rounding alone can explain.
 TOLERANCE = 1e-9
 
@@ -51,7 +49,6 @@ class BlockProof:
         stored_error: the same once the merged weights are stored in float32.
         contrast: RMS weight inside the merged convolution's window / RMS weight outside, in the
             full form: what one INT8 scale would have to span.
-        rounding_loss: see the function of that name, of the full form.
     """
 
     block: str
@@ -59,7 +56,6 @@ class BlockProof:
     error: float
     stored_error: float
     contrast: float
-    rounding_loss: float
 
 
 @dataclass(frozen=True)
@@ -119,22 +115,6 @@ def window_contrast(matrix: Tensor, size: int, h: int, w: int) -> float:
     return float((squares[:, inside].mean() / outside.mean()).sqrt())
 
 
-def rounding_loss(matrix: Tensor, size: int, h: int, w: int) -> float:
-    """What INT8 takes from the weights outside the size x size window; 0 if nothing is outside.
-
-    RMS rounding error over RMS weight, each row (one output) with its own scale, max|w| / 127, as
-    the back ends quantize FC kernels. 0 is nothing; 1 is all: what rounds to zero is its own error.
-    """
-    _rows, inside = _window(size, h, w)
-    exact = matrix.double()
-    scale = (exact.abs().amax(-1, keepdim=True) / 127).clamp_min(torch.finfo(torch.float64).tiny)
-    outside = exact[:, ~inside]
-    lost = (torch.round(exact / scale) * scale - exact)[:, ~inside]
-    if not outside.numel() or float(outside.abs().max()) == 0.0:
-        return 0.0
-    return float((lost.square().mean() / outside.square().mean()).sqrt())
-
-
 def batchnorm_affine(bn: nn.Module) -> tuple[Tensor, Tensor]:
     """(scale, shift) in float64 of a BatchNorm in evaluation mode."""
     if not isinstance(bn, nn.BatchNorm2d) or bn.running_var is None or bn.running_mean is None:
@@ -192,7 +172,7 @@ def inject_block(
 
     Args:
         block: in train form.
-        form: ``full``, ``split`` or ``needed``: split if ``rounding_loss`` is above ``CRUSHED``.
+        form: ``full`` or ``split``.
         name: for the proof and for errors.
 
     Raises ``InjectionError`` naming the block when the two are not the same function within
@@ -205,10 +185,6 @@ def inject_block(
     if block.deploy:
         raise ModelError(f"block {name} is in deploy form already")
     full = _merge(block, "full")
-    size = max(block.kernels, default=1)
-    loss = rounding_loss(full.matrix, size, block.h, block.w)
-    if form == "needed":
-        form = "split" if loss > CRUSHED else "full"
     merged = full if form == "full" else _merge(block, form)
     exact = copy.deepcopy(block).double().eval()
     stored = _deploy_block(block, merged, torch.float32)
@@ -225,8 +201,9 @@ def inject_block(
             f"locality injection of {name} is off by {error / peak:.2e} of its output "
             f"(allowed {TOLERANCE:.0e}): the block holds weights that cannot be merged"
         )
+    size = max(block.kernels, default=1)
     contrast = window_contrast(full.matrix, size, block.h, block.w)
-    return stored, BlockProof(name, form, error / peak, stored_error / peak, contrast, loss)
+    return stored, BlockProof(name, form, error / peak, stored_error / peak, contrast)
 
 
 def inject_locality(model: Segmenter, form: str | Mapping[str, str] = "full") -> Injection:
@@ -234,8 +211,7 @@ def inject_locality(model: Segmenter, form: str | Mapping[str, str] = "full") ->
 
     Args:
         model: in train form.
-        form: ``full``, ``split`` or ``needed`` (see ``inject_block``) for all blocks, or by block
-            name (``full`` where not named).
+        form: ``full`` or ``split`` for all blocks, or by block name (``full`` where not named).
 
     Raises:
         InjectionError: a block's proof failed; names the block.

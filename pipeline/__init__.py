@@ -8,7 +8,7 @@ Precision: TypeAlias = Literal[OpenVINOPrecision, "int8+fp16"]
 EngineBackend: TypeAlias = Literal["openvino", "tensorrt"]
 Backend: TypeAlias = Literal[EngineBackend, "all"]
 """What an engine may be built for; the last is both."""
-Injection: TypeAlias = Literal["needed", "full", "split", "auto", "train"]
+Injection: TypeAlias = Literal["full", "split", "auto", "train"]
 """Form of locality injection, see ``models.locality``: ``auto`` chooses one for each block,
 ``train`` merges nothing."""
 OPENVINO_PRECISIONS: tuple[OpenVINOPrecision, ...] = get_args(OpenVINOPrecision)

@@ -51,9 +51,9 @@ def build_parser(description: str) -> Parser:
         help="calibrate on val or test, or on frames that the gate scores; recorded")  # fmt: skip
     add("--output", type=Path, default=Path("engines"), metavar="DIR")
     add("--injection", choices=(*INJECTION_FORMS, "auto"), default=DEFAULT_INJECTION,
-        help="form of locality injection; needed: split the blocks whose long-range weights one "
-        "INT8 scale would round away; auto: block by block, what INT8 loses against what "
-        "splitting costs, both measured (default: %(default)s)")  # fmt: skip
+        help="form of locality injection; split: each block keeps a convolution beside its FC; "
+        "auto: block by block, what INT8 loses against what splitting costs, both measured "
+        "(default: %(default)s)")  # fmt: skip
     add("--estimator", choices=ESTIMATORS,
         help=f"of activation ranges (default: {DEFAULT_ESTIMATOR})")  # fmt: skip
     add("--rounding", choices=ROUNDINGS,

@@ -26,7 +26,7 @@ def torch_entries(
     Args:
         checkpoint: the file.
         preset: its size.
-        injection: ``full``, ``split`` or ``needed``.
+        injection: ``full`` or ``split``.
         frame: uint8 BGR (1, H, W, 3).
         seconds: of one turn.
 

@@ -18,8 +18,7 @@ from pipeline.stage import Product, Stage, StageConfig
 class InjectConfig(StageConfig):
     """``preset`` where the checkpoint does not say it; ``form`` of injection.
 
-    ``needed`` looks at the weights alone; ``auto`` takes each block's form from the plan, a second
-    input; ``train`` merges nothing.
+    ``auto`` takes each block's form from the plan, a second input; ``train`` merges nothing.
     """
 
     preset: str | None = None
@@ -29,12 +28,12 @@ class InjectConfig(StageConfig):
 class InjectStage(Stage):
     """Inputs: the checkpoint, and for ``auto`` the plan of stage ``choose-injection``.
 
-    A checkpoint already in deploy form passes through as it is where the form is ``needed``. Any
+    A checkpoint already in deploy form passes through as it is where the form is the default. Any
     other form is one that was asked for and can no longer be given.
     """
 
     name = "inject"
-    version = 3
+    version = 4
     produces = "deploy-checkpoint"
     tools = ("torch",)
     config: InjectConfig

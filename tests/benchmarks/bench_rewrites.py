@@ -5,9 +5,10 @@
 Weights are the shipped ones, ranges come from 8 rendered streets: speed does not depend on them.
 All engines take turns, one tile at a time. ``all`` is the graph as it was first lowered: FC3 as a
 MatMul, nncf's pairs where nncf puts them, with every block split, as INT8 was first made accurate,
-or none (``all, full``), which is fewer layers and wrong. ``split`` undoes only the choice of
-blocks. ``gelu`` is no rewrite but another network: the paper's activation in the feed-forward
-units, with the same weights; its labels mean nothing.
+or none (``all, full``), which was fewer layers and inaccurate. ``split`` is today's graph with
+every block split; ``positions`` concerns split blocks alone, so it is undone there. ``gelu`` is no
+rewrite but another network: the paper's activation in the feed-forward units, with the same
+weights; its labels mean nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def main() -> None:
     frames = [scene.render(i).bgr[None] for i in range(FRAMES)]
     ways: dict[str, tuple[tuple[str, ...], str]] = {"as it is": ((), DEFAULT_INJECTION)}
     ways |= {name: ((name,), DEFAULT_INJECTION) for name in REWRITES}
-    ways |= {"split": ((), "split"), "all": (REWRITES, "split"), "all, full": (REWRITES, "full")}
+    ways |= {"split": ((), "split"), "positions": (("positions",), "split")}
+    ways |= {"all": (REWRITES, "split"), "all, full": (REWRITES, "full")}
     ways["gelu"] = ((), DEFAULT_INJECTION)
     requests = {}
     for name, (names, form) in ways.items():

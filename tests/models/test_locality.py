@@ -11,14 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from models.convolution import ConvBN
 from models.errors import InjectionError, ModelError
 from models.locality import (
     convolution_matrix,
     convolutional_part,
     inject_block,
     inject_locality,
-    rounding_loss,
     window_contrast,
 )
 from models.repmlp import RepMLPBlock
@@ -105,35 +103,6 @@ def test_forms_can_be_chosen_block_by_block() -> None:
         inject_locality(model, {"stages.9.0.repmlp_block": "split"})
     with pytest.raises(ModelError, match="sideways"):
         inject_locality(model, "sideways")
-
-
-def test_only_blocks_that_one_scale_would_crush_are_split() -> None:
-    model = tiny_segmenter()
-    blocks = dict(model.backbone.repmlp_blocks())
-    crushed = blocks["stages.1.0.repmlp_block"].branch(3)
-    assert isinstance(crushed, ConvBN)
-    with torch.no_grad():  # every weight below half a step of 127 in max(|w|): rounded to zero
-        crushed.conv.weight.mul_(1e5)
-    result = inject_locality(model, "needed")
-    assert {p.block for p in result.proofs if p.form == "split"} == {"stages.1.0.repmlp_block"}
-    losses = {p.block: p.rounding_loss for p in result.proofs}
-    assert losses.pop("stages.1.0.repmlp_block") == pytest.approx(1.0, abs=1e-3)
-    assert all(0 <= loss < 0.1 for loss in losses.values())
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.floats(-3, 3), st.integers(0, 1000))
-def test_the_rounding_loss_is_that_of_numpy(power: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    matrix = rng.normal(size=(2, 16, 16))
-    near = np.abs(np.arange(16)[:, None] // 4 - np.arange(16) // 4) <= 1
-    near &= np.abs(np.arange(16)[:, None] % 4 - np.arange(16) % 4) <= 1
-    matrix[:, near] *= 10**power
-    scale = np.abs(matrix).max(axis=2, keepdims=True) / 127
-    lost = (np.rint(matrix / scale) * scale - matrix)[:, ~near]
-    want = np.sqrt((lost**2).mean() / (matrix[:, ~near] ** 2).mean())
-    assert rounding_loss(torch.from_numpy(matrix), 3, 4, 4) == pytest.approx(want, rel=1e-9)
-    assert rounding_loss(torch.from_numpy(matrix), 7, 4, 4) == 0.0
 
 
 def test_a_block_that_cannot_be_merged_stops_everything_and_is_named() -> None:
