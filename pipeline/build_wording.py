@@ -13,6 +13,8 @@ from pipeline.wording import counted, flattered
 
 ALARMING: Final = 0.95
 """Share of labels as fp32 below which INT8 is worth a warning: ours keep 98 to 99.5 %."""
+CRUDE: Final = 0.1
+"""Share of an FC kernel's output that rounding may lose without a warning: ours lose 0.05."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ def lines(result: BuildResult) -> Iterator[Line]:
             "warn",
             f"calibrated on {frames['taken']} frames, not {frames['requested']}: there are no more",
         )
+    if result.quantized is not None:
+        yield from _rounding(result.quantized.facts.get("rounding", []))
     for each in result.engines:
         yield from _engine(each, random_weights=result.options.random_weights)
     if result.comparison is not None:
@@ -86,6 +90,20 @@ def _engine(built: BuiltEngine, *, random_weights: bool) -> Iterator[Line]:
     if built.other is not None:
         yield Line("warn", f"it replaces an engine that was built by: {built.other}")
     yield Line("say", "not published" if built.path is None else str(built.path))
+
+
+def _rounding(layers: list[dict[str, Any]]) -> Iterator[Line]:
+    """The FC kernel that one scale serves worst, where that is bad."""
+    if not layers:
+        return
+    worst = max(layers, key=lambda layer: float(layer[layer["kept"]]))
+    lost = worst[worst["kept"]]
+    if lost > CRUDE:
+        yield Line(
+            "warn",
+            f"rounding loses {lost:.0%} of the output of '{worst['layer']}': one INT8 scale is "
+            "too few for its weights; --injection auto splits the blocks where that pays",
+        )
 
 
 def _finetune(found: dict[str, Any]) -> Line:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pipeline.artifact import Artifact
 from pipeline.build import BuildResult
 from pipeline.build_wording import ALARMING, Line, lines
 
@@ -26,3 +27,25 @@ def test_what_is_amiss_is_warned_of(int8_build: BuildResult) -> None:
     assert "it replaces an engine that was built by: python build.py" in warnings
     assert Line("say", "not published") in told
     assert not any("to take it to another CPU" in line.text for line in told)
+
+
+def test_a_kernel_that_rounding_spoils_is_warned_of(int8_build: BuildResult) -> None:
+    assert int8_build.quantized is not None
+    layers = [
+        {"layer": "a.fc3", "nearest": 0.5, "compensated": 0.05, "kept": "compensated"},
+        {"layer": "b.fc3", "nearest": 0.02, "compensated": 0.5, "kept": "nearest"},
+    ]
+
+    def warnings(last: dict[str, object]) -> list[str]:
+        artifact = int8_build.quantized
+        assert artifact is not None
+        facts = artifact.manifest.facts | {"rounding": [*layers, last]}
+        changed = Artifact(replace(artifact.manifest, facts=facts), artifact.manifest_path)
+        told = lines(replace(int8_build, quantized=changed))
+        return [line.text for line in told if "rounding" in line.text]
+
+    assert warnings(layers[0]) == []
+    spoilt = {"layer": "c.fc3", "nearest": 0.9, "compensated": 0.34, "kept": "compensated"}
+    (text,) = warnings(spoilt)
+    assert "34% of the output of 'c.fc3'" in text
+    assert "--injection auto" in text
