@@ -55,6 +55,8 @@ def end_by_interrupt() -> None:
 
     A signal that is ignored, as nohup has it, stays so.
     """
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # until now it may have left at once
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for ending in _ENDING:
         if signal.getsignal(ending) != signal.SIG_IGN:
             signal.signal(ending, _interrupt)

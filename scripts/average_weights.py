@@ -8,12 +8,18 @@ of the val split than they did. Runs that began apart share no basin: their mean
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if __name__ == "__main__":
+    from pipeline.loading import leave_at_signals
+
+    leave_at_signals()
+
+import math
+from collections.abc import Mapping, Sequence
 
 from calibration.cityscapes import CLASS_NAMES
 from pipeline.console import EXIT_OK, Parser, require, run_command, say

@@ -13,14 +13,20 @@ docs/benchmarks/README.md how to read it. --save keeps it; the README's table is
 
 from __future__ import annotations
 
-import shlex
 import sys
-from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if __name__ == "__main__":
+    from pipeline.loading import leave_at_signals
+
+    leave_at_signals()
+
+import shlex
+from argparse import Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 

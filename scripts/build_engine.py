@@ -43,12 +43,18 @@ The fields of the first engine (OpenVINO's with --backend all) are at the top le
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if __name__ == "__main__":
+    from pipeline.loading import leave_at_signals
+
+    leave_at_signals()
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 

@@ -8,11 +8,17 @@ what is missing, makes the engine ready and runs it.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if __name__ == "__main__":
+    from pipeline.loading import leave_at_signals
+
+    leave_at_signals()
+
+import shlex
 
 from calibration.cityscapes import dataset_root
 from pipeline.bundle import make_bundle

@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if __name__ == "__main__":
+    from pipeline.loading import leave_at_signals
+
+    leave_at_signals()
+
 import dataclasses
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter
 
 from rich.markup import escape
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.artifact import read_manifest
 from pipeline.console import (

@@ -6,13 +6,19 @@ Stages, blocks, sets and points count from 1, as in the paper.
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if __name__ == "__main__":
+    from pipeline.loading import leave_at_signals
+
+    leave_at_signals()
+
+import argparse
+import re
+from typing import TYPE_CHECKING
 
 from pipeline.console import EXIT_OK, Parser, positive_int, print_json, require, run_command, say
 from pipeline.errors import UsageError

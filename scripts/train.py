@@ -7,13 +7,19 @@ Several GPUs: torchrun --nproc-per-node 4 scripts/train.py ...
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if __name__ == "__main__":
+    from pipeline.loading import leave_at_signals
+
+    leave_at_signals()
+
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from models import DEFAULT_PRESET
 from pipeline.console import (
