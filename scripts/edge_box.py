@@ -402,6 +402,8 @@ if __name__ == "__main__":
             sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  to the end
         code = main()
         sys.stdout.flush()
+    except KeyboardInterrupt:  # what is built or run has an end of its own
+        sys.exit(130)
     except OSError as trouble:  # stdout is full or closed, or a file cannot be read
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         fail(f"{trouble.strerror or trouble}: {trouble.filename or 'stdout'}")

@@ -323,3 +323,22 @@ def test_a_cuda_package_counts_where_its_driver_part_loads(
     assert trouble == broken
     for name in [n for n in sys.modules if n.split(".")[0] in ("cuda", "pycuda")]:
         monkeypatch.delitem(sys.modules, name)
+
+
+def test_an_interrupted_check_is_no_traceback(unpacked: Path) -> None:
+    """Finding out which packages load takes a second or two."""
+    program = (
+        "import os, runpy, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'pydantic':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "runpy.run_path('edge.py', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=unpacked, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert done.stderr == ""
