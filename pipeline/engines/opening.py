@@ -222,21 +222,21 @@ def _again(path: Path) -> str:
         return f"build it again: {COMMAND}"
     if any(not path.with_name(name).is_file() for name in manifest.files):
         return "copy the files that lay beside it along with it, or build it again"
-    return f"build it again: {recorded_command(manifest)}"
+    return f"build it again: {recorded_command(manifest, path)}"
 
 
 def _check_tensorrt(artifact: Artifact) -> None:
     """Raise unless there are a GPU and a TensorRT here that the engine was built for."""
     from pipeline.engines.tensorrt import check_here
 
-    check_here(artifact.manifest, artifact.path.name)
+    check_here(artifact.manifest, artifact.path)
 
 
 def _check_openvino(artifact: Artifact) -> None:
     """Raise ``ArtifactError`` unless the engine was verified with this OpenVINO on such a CPU."""
     facts = artifact.facts
     name = artifact.path.name
-    again = recorded_command(artifact.manifest)
+    again = recorded_command(artifact.manifest, artifact.path)
     try:
         here = metadata.version("openvino")
     except metadata.PackageNotFoundError:

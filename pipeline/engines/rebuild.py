@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from pipeline.artifact import Manifest
 
@@ -12,15 +13,19 @@ _OF_ONE_FLAVOUR = ("--flavour", "--hardware", "--optimization-level", "--level")
 _SWITCHES_OF_ONE = ("--timing-cache", "--version-compatible")
 
 
-def recorded_command(manifest: Manifest) -> str:
+def recorded_command(manifest: Manifest, engine: Path | None = None) -> str:
     """The command that makes an engine like it on this machine, as its build recorded it.
 
     Where none is recorded (in older manifests, and of engines for study, which are not meant to be
     used) it is what the other facts tell, which may be too little. So it is where the recorded one
     is none of ours: people paste what they are told to try, and manifests come from elsewhere.
+
+    Args:
+        manifest: the engine's.
+        engine: its file. A bundle is built where it lies now: it may have been moved since.
     """
     facts = manifest.facts
-    own = _own(facts.get("rebuild"))
+    own = _own(facts.get("rebuild"), None if engine is None else engine.absolute().parent)
     if own is not None:
         return own
     words = [COMMAND]
@@ -51,8 +56,9 @@ def for_other_flavour(command: str) -> str:
     return _own(joined) or joined
 
 
-def _own(recorded: object) -> str | None:
-    """The command, quoted anew, if it is this project's or a bundle's."""
+def _own(recorded: object, here: Path | None = None) -> str | None:
+    """The command, quoted anew, if it is this project's or a bundle's; that of the bundle ``here``,
+    if there is one."""
     try:
         words = shlex.split(recorded) if isinstance(recorded, str) else []
     except ValueError:
@@ -61,5 +67,6 @@ def _own(recorded: object) -> str | None:
         case ["python", "scripts/build_engine.py", *_] | ["python3", "edge.py", "build", *_]:
             return shlex.join(words)
         case ["cd", folder, "&&", "python3", "edge.py", "build", *_]:
-            return f"cd {shlex.quote(folder)} && {shlex.join(words[3:])}"
+            moved = here is not None and (here / "edge.py").is_file()
+            return f"cd {shlex.quote(str(here) if moved else folder)} && {shlex.join(words[3:])}"
     return None

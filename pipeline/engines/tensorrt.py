@@ -63,7 +63,7 @@ def open_tensorrt(
         ArtifactError: it was built for another flavour, version, GPU, driver or network.
         MissingDependencyError: TensorRT, or a CUDA package, is not installed.
     """
-    trt, gpu = check_here(manifest, path.name)
+    trt, gpu = check_here(manifest, path)
     if built_with(manifest, path.name).version_compatible and not allow_host_code:
         raise EngineError(
             f"engine '{path.name}' is version compatible and so carries host code, which is not run"
@@ -77,14 +77,15 @@ def open_tensorrt(
     )  # fmt: skip
 
 
-def check_here(manifest: Manifest, name: str) -> tuple[Any, GpuFacts]:
+def check_here(manifest: Manifest, path: Path) -> tuple[Any, GpuFacts]:
     """(the TensorRT module, the GPU) for an engine that fits this machine.
 
     Raises what ``open_tensorrt`` raises before it opens anything. Cheap: reads no plan.
     """
+    name = path.name
     built = built_with(manifest, name)
     gpu = find_gpu()
-    rebuild = recorded_command(manifest)
+    rebuild = recorded_command(manifest, path)
     try:
         trt = import_flavour(built.flavour, why=f"opening '{name}'")
     except MissingDependencyError as error:
@@ -124,7 +125,10 @@ class TensorRTEngine(EngineBase):
         self._requests: list[Request] = []
         self._open = True
         try:
-            graph = self._start(trt, path.read_bytes(), manifest, cuda_graphs, allow_host_code)
+            rebuild = recorded_command(manifest, path)
+            graph = self._start(
+                trt, path.read_bytes(), manifest, rebuild, cuda_graphs, allow_host_code
+            )
         except BaseException as error:
             # The traceback's frames hold contexts, which must not outlive the memory they use.
             with suppress(EngineError), memory.active():
@@ -150,11 +154,12 @@ class TensorRTEngine(EngineBase):
         )
 
     def _start(
-        self, trt: Any, plan: bytes, manifest: Manifest, cuda_graphs: bool, allow_host_code: bool
-    ) -> str:
+        self, trt: Any, plan: bytes, manifest: Manifest, rebuild: str, cuda_graphs: bool,
+        allow_host_code: bool,
+    ) -> str:  # fmt: skip
         """Load the plan and run every slot once; what became of CUDA graphs."""
         with self._memory.active():
-            self._deserialize(trt, plan, allow_host_code, recorded_command(manifest))
+            self._deserialize(trt, plan, allow_host_code, rebuild)
             if self._flavour == "tensorrt-rtx":
                 self._kernels = open_kernels(self._engine, plan, trt.__version__, self._gpu)
             given, gives = self._io(trt, manifest)

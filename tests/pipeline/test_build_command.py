@@ -107,6 +107,20 @@ def test_the_hint_is_what_was_recorded(facts: dict[str, Any], said: str) -> None
     assert rebuild.recorded_command(manifest) == said
 
 
+def test_a_bundle_that_was_moved_is_built_where_it_lies(tmp_path: Path) -> None:
+    moved = tmp_path / "a b"
+    moved.mkdir()
+    facts = {"rebuild": "cd /unpacked && python3 edge.py build --workspace 64"}
+    manifest = Manifest(kind="engine", main="m.engine", files={}, key="", facts=facts)
+    said = rebuild.recorded_command(manifest, moved / "m.engine")
+    assert said == facts["rebuild"], "its engine alone was copied"
+    (moved / "edge.py").touch()
+    said = rebuild.recorded_command(manifest, moved / "m.engine")
+    assert said == f"cd '{moved}' && python3 edge.py build --workspace 64"
+    own = replace(manifest, facts={"rebuild": "python scripts/build_engine.py --frames 9"})
+    assert rebuild.recorded_command(own, moved / "m.engine") == own.facts["rebuild"]
+
+
 def test_the_command_for_the_other_tensorrt_is_one_that_it_takes() -> None:
     """By the command's own parser and the real check of options."""
     trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)

@@ -65,6 +65,23 @@ def test_an_openvino_engine_is_proven_on_the_cpu_it_comes_to(
     assert json.loads(ran.stdout)["frames"] == 2
 
 
+def test_a_bundle_that_was_moved_says_to_build_it_where_it_lies(
+    adopted: Path, tmp_path: Path
+) -> None:
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    shutil.copytree(adopted, first)
+    assert edge(first, "build").returncode == 0
+    first.rename(moved)
+    name = json.loads((moved / "bundle.json").read_text())["name"]
+    engine = moved / f"{name}.xml"
+    manifest = read_manifest(manifest_of(engine))
+    elsewhere = {"device": {"cpu": "Another CPU", "features": ["avx2"]}}
+    manifest_of(engine).write_bytes(replace(manifest, facts=manifest.facts | elsewhere).to_json())
+    done = edge(moved, "run", "streets", "--max-frames", "1", "--headless")
+    assert done.returncode == 2
+    assert f"cd {moved} && python3 edge.py build" in " ".join(done.stderr.split())
+
+
 def test_an_openvino_engine_that_is_not_its_graph_here_stays_out_of_service(
     adopted: Path, tmp_path: Path
 ) -> None:
