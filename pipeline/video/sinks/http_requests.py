@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
+from pipeline.video.sinks.http_room import Room
 from pipeline.video.sinks.mjpeg import Channel
 from pipeline.video.sinks.prometheus import CONTENT_TYPE
 
@@ -23,9 +24,9 @@ _SILENCE = 10.0
 """Seconds a peer may take to send its request or to take a picture."""
 
 MAX_OPEN = 64
-"""Connections at once, asked over or not: more are closed unheard. There is room for all that are
-answered and for some that are told that there are too many; but nobody who only connects can use
-up the process's files and threads."""
+"""Connections at once, asked over or not. There is room for all that are answered and for some that
+are told that there are too many; but nobody who only connects can use up the process's files and
+threads, or keep others out: see ``Room``."""
 
 _REPEAT = 2.0
 """Seconds without a new picture after which a viewer is sent the last one again."""
@@ -87,18 +88,18 @@ class Server(ThreadingHTTPServer):
     site: Site
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._room = threading.BoundedSemaphore(MAX_OPEN)
+        self.room = Room(MAX_OPEN)
         super().__init__(*arguments, **options)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection on a thread of its own, or close it where there are too many."""
-        if not self._room.acquire(blocking=False):
+        """Serve a connection on a thread of its own, or close it where there is no room."""
+        if not self.room.enter(request):
             self.shutdown_request(request)
             return
         try:
             super().process_request(request, client_address)
         except BaseException:  # no thread could be started; the base class closes the connection
-            self._room.release()
+            self.room.leave(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -106,7 +107,7 @@ class Server(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self.room.leave(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A viewer that leaves in the middle of a picture is no event."""
@@ -153,6 +154,7 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = _SILENCE
     server: Server
+    _asked = False
 
     def setup(self) -> None:
         """Have the connection known, so that it can be ended."""
@@ -165,6 +167,7 @@ class Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         """Read a request and answer it; one whose head is not there in time ends the connection."""
         self._arrivals.begin()
+        self.server.room.idle(self.connection, asked=self._asked)
         super().handle_one_request()
 
     def finish(self) -> None:
@@ -177,6 +180,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a request."""
+        self._asked = True
+        self.server.room.busy(self.connection)
         site = self.server.site
         scraping = urlsplit(self.path).path == "/metrics"
         slots = site.scrapes if scraping else site.slots

@@ -119,9 +119,9 @@ def test_peers_that_only_connect_take_neither_threads_nor_files(
         assert wait_until(lambda: len(server.connections) == 4)
         before = threading.active_count()
         rest = [socket.create_connection(address, 5) for _ in range(20)]
-        assert all(closed(connection, 5) for connection in rest)
-        assert threading.active_count() <= before
-        assert len(server.connections) == 4
+        assert all(closed(connection, 5) for connection in (*first, *rest[:-4]))
+        assert wait_until(lambda: threading.active_count() <= before)
+        assert wait_until(lambda: len(server.connections) == 4)
         for connection in (*first, *rest):
             connection.close()
         bearer = {"Authorization": f"Bearer {TOKEN}"}
@@ -132,6 +132,49 @@ def test_peers_that_only_connect_take_neither_threads_nor_files(
             return False
 
         assert wait_until(answered), "their places are free again"
+
+
+def test_peers_that_only_connect_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_requests, "MAX_OPEN", 4)
+    with serve() as server:
+        address = ("127.0.0.1", server.port)
+        viewer = http.client.HTTPConnection(*address, timeout=5)
+        viewer.request("GET", "/status.json")
+        assert viewer.getresponse().read()
+        idle = [socket.create_connection(address, 5) for _ in range(3)]
+        for connection in idle[1:]:
+            connection.settimeout(5)
+            connection.send(b"GET /status.json HT")  # which is no request either
+        assert wait_until(lambda: len(server.connections) == 4)
+        assert ask(server, "/status.json")[0] == 200
+        assert closed(idle[0], 5), "the oldest of those that have never asked"
+        assert wait_until(lambda: len(server.connections) == 3), "who has asked has left"
+        idle.append(socket.create_connection(address, 5))
+        assert wait_until(lambda: len(server.connections) == 4)
+        assert ask(server, "/status.json")[0] == 200
+        with idle[1].makefile("rb") as answer:
+            assert b"400" in answer.read(), "to its end"
+        viewer.request("GET", "/status.json")
+        assert viewer.getresponse().status == 200, "it had asked before"
+        viewer.close()
+        for connection in idle:
+            connection.close()
+
+
+def test_nobody_who_is_answered_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_requests, "MAX_OPEN", 2)
+    with serve() as server:
+        add_stream(server)
+        address = ("127.0.0.1", server.port)
+        viewers = [socket.create_connection(address, 5) for _ in range(2)]
+        for viewer in viewers:
+            viewer.send(b"GET /streams/0.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert viewer.recv(12) == b"HTTP/1.1 200"
+        with socket.create_connection(address, 5) as late:
+            assert closed(late, 5)
+        for viewer in viewers:
+            assert not closed(viewer, 5)
+            viewer.close()
 
 
 def test_room_is_free_again_where_no_thread_could_be_started(
