@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from pipeline.errors import SourceError
 from pipeline.video.frames import Job, new_job
-from pipeline.video.lateness import SET_BACK, Hurried, Lateness
+from pipeline.video.lateness import SET_BACK, WAITED, Hurried, Lateness
 from pipeline.video.metrics import StreamStats
 from pipeline.video.patience import Helper, StalledError, StoppedError
 from pipeline.video.shelf import Setup, Shelf
@@ -329,11 +329,12 @@ class Feed:
         """When the frame came (paced: when its time has), and how long it was waited for."""
         now, waited = perf_counter(), head.waited
         if self._paced:
+            waited = 0.0
             if head.timestamp < self._last - self._offset - SET_BACK:
-                self._clock = None  # or all would be overdue until it is where it was
+                # Or all would be overdue until it is where it was; so nothing is piled up.
+                self._clock, waited = None, WAITED
             began, first = self._clock = self._clock or (now, head.timestamp)
             due = began + head.timestamp - first
-            waited = 0.0
             if due > now:
                 self._pause(due - now)
                 waited, now = due - now, perf_counter()

@@ -13,6 +13,10 @@ The least is that of the last seconds in which the reader waited. A source may s
 pause, or run it faster than its pictures come; a way that is longer from now on looks the same, and
 what has been so for long is how the stream is. While nobody waits the least stays, however long
 that lasts: what grows then is a backlog.
+
+What this cannot see is a backlog in front of a clock that always runs fast, where decoding is
+slower than the stream by less than that. That nobody waits is no proof of one: a stream of 60
+pictures a second that takes 12 ms each leaves 4 ms to wait, and is healthy.
 """
 
 from __future__ import annotations
@@ -48,6 +52,10 @@ _GRAIN: Final = 0.1
 SET_BACK: Final = 0.2
 """Seconds back by which a source's clock was set, rather than pictures exchanged. Those of a stream
 or file that is only a few pictures long and begins anew go back by no more than that."""
+
+_SET_FORWARD: Final = 1.0
+"""Seconds by which one picture is earlier than the earliest before it, so that the clock was set
+forward. Not on the way to a keyframe, which may be as far ahead."""
 
 
 class Haste(IntEnum):
@@ -106,8 +114,10 @@ class Lateness:
         """
         backlog = waited < WAITED
         offset = now - timestamp
-        if timestamp < self._timestamp - SET_BACK:
+        if self._was_set(timestamp, offset):
             self._least.clear()
+            if backlog:  # which a clock that is set does not take away
+                self._least.append((self._waited, offset - self.lag))
         elif self._least and not backlog:
             self._waited += min(now - self._seen_at, _ONE_WAIT)
         self._seen_at, self._timestamp = now, timestamp
@@ -117,6 +127,13 @@ class Lateness:
             return False
         self._wanted_at = now
         return True
+
+    def _was_set(self, timestamp: float, offset: float) -> bool:
+        """Whether the source's clock was, since the picture before."""
+        if timestamp < self._timestamp - SET_BACK:
+            return True
+        known = self._least and self.haste is not Haste.TO_KEYFRAME
+        return bool(known) and offset < self._least[0][1] - _SET_FORWARD
 
     def _least_with(self, offset: float) -> float:
         """The least offset of the window, with one more: a minimum that slides."""

@@ -43,6 +43,7 @@ def simulate(
     *,
     gop: int = 25,
     drift: float = 0.0,
+    clock: Callable[[float], float] = lambda t: t,
     held_up: Callable[[float], float] = lambda _t: 0.0,
 ) -> list[Seen]:
     """Watch a stream on a clock of the test's own.
@@ -52,6 +53,7 @@ def simulate(
         decode: seconds a picture takes.
         gop: pictures between two keyframes.
         drift: seconds a second by which the camera's clock is slow.
+        clock: what the camera makes of its clock's time.
         held_up: seconds the network keeps a picture that was taken at a time, in order.
     """
     lateness, seen = Lateness(), []
@@ -65,7 +67,7 @@ def simulate(
             number += 1
             continue
         now += decode
-        wanted = lateness.see(now, number / RATE, waited)
+        wanted = lateness.see(now, clock(number / RATE), waited)
         seen.append(Seen(number, now, now - taken, lateness.lag, wanted, lateness.haste))
         number += 1
     return seen
@@ -155,6 +157,16 @@ def test_clock_that_leaps_is_no_lag(leap: float) -> None:
         time = number / RATE
         assert lateness.see(time, time + (leap if number >= 50 else 0.0), 0.03)
         assert lateness.lag < 0.01
+
+
+@pytest.mark.parametrize("leap", [10.0, -10.0], ids=["forward", "back"])
+def test_what_is_piled_up_stays_late_where_the_clock_leaps(leap: float) -> None:
+    once = simulate(40, decode=0.045, clock=lambda t: t + leap * (t > 6))
+    for one in once:
+        assert one.lag == pytest.approx(one.age - 0.045, abs=0.01)
+    # In five seconds the lag of such a stream grows by half a second: it never was a whole one.
+    ever = simulate(120, decode=0.045, clock=lambda t: t + leap * (t // 5))
+    assert max(one.age for one in ever) < 4, "it was 13"
 
 
 class Hasty(CameraFake):
