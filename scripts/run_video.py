@@ -45,6 +45,9 @@ ENGINES = Path("engines")  # where build_engine.py puts them unless told otherwi
 COVER_SLOTS = 8
 _LOOKED_AT = 2
 """Signals: at the first the run is to end, at the second it ends."""
+_ONE_PRESS = 2.0
+"""Seconds in which more signals are of a key that is held down: raised into the closing, each would
+cut short what finishes the files."""
 
 
 def read_patch(path: Path) -> tuple[int, int]:
@@ -119,10 +122,18 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
     Yields the list of the signals that came. The second one is for ``status_line`` to find: an
     exception out of a handler hits the runner in ``Thread.join``, and CPython before 3.13 then
     takes that thread for ended while it still writes. Where nobody looks any more the third raises.
+
+    What came stays in charge after the run: what was opened is still to be closed.
     """
     came: list[int] = []
+    last = 0.0
 
     def handle(number: int, _frame: object) -> None:
+        nonlocal last
+        now = perf_counter()
+        if len(came) >= _LOOKED_AT and now - last < _ONE_PRESS:
+            return
+        last = now
         came.append(number)
         if len(came) > _LOOKED_AT:
             raise KeyboardInterrupt
@@ -136,7 +147,7 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
     try:
         yield came
     finally:
-        for number, handler in before.items():
+        for number, handler in before.items() if not came else ():
             signal.signal(number, handler)
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from pipeline import console
 from pipeline.video.sinks.base import TOKEN_VARIABLE
+from scripts import run_video
 from tests.pipeline.video.clips import read_clip, write_clip
 from tests.pipeline.video.fakes import wait_until
 from tests.pipeline.video.test_command import FAKE, ROOT, call, environment, run, start
@@ -152,6 +153,34 @@ def test_second_signal_names_what_was_kept(tmp_path: Path) -> None:
     assert f"'{out}' holds what was shown until then" in words
     assert "interrupted" in words
     assert len(read_clip(out)) >= 1
+
+
+def test_key_that_is_held_down_cuts_nothing_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It repeats thirty times a second; each would be raised into what finishes the files."""
+    now, stopped = [0.0], []
+    monkeypatch.setattr(run_video, "perf_counter", lambda: now[0])
+
+    def cuts_short(times: int) -> bool:
+        try:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:  # which would end pytest
+            return True
+        return False
+
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in handled}
+    try:
+        with run_video.stop_on_signals(lambda: stopped.append(True)) as came:
+            assert not cuts_short(9)
+            assert len(came) == len(stopped) == 2
+        assert not cuts_short(9), "while the engine is closed"
+        now[0] += 2.5
+        assert cuts_short(1), "who is still there means it"
+        assert not cuts_short(9)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_address_with_letters_in_brackets_is_printed_whole(
