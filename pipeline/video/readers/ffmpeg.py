@@ -272,14 +272,17 @@ def _open(av: Any, spec: SourceSpec, options: SourceOptions) -> InputContainer:
             "protocol_whitelist": "http,https,tcp,tls,crypto,httpproxy,rtmp,rtmps,srt,udp,rtp",
             "format_whitelist": _STREAM_FORMATS,
         }
+    begin = perf_counter()
     try:
         container: InputContainer = av.open(
             target, options=settings, timeout=(options.open_timeout, options.read_timeout)
         )
     except av.FFmpegError as error:
-        raise SourceError(
-            f"'{spec.name}': {_reason(error, spec, options.open_timeout)}", hint=_hint(spec)
-        ) from error
+        reason = _reason(error, spec, options.open_timeout)
+        # FFmpeg's RTSP and TLS make something else of it when their time is up.
+        if spec.kind == "url" and perf_counter() - begin >= options.open_timeout:
+            reason = _no_answer(options.open_timeout)
+        raise SourceError(f"'{spec.name}': {reason}", hint=_hint(spec)) from error
     return container
 
 
@@ -294,7 +297,7 @@ def _reason(error: Exception, spec: SourceSpec, timeout: float) -> str:
         "InvalidDataError": _NO_VIDEO,
         "ArgumentError": _NO_VIDEO if spec.kind == "file" else _NOWHERE,
         "EOFError": "it ends before its first frame",
-        "ExitError": f"no answer within {timeout:g} s",
+        "ExitError": _no_answer(timeout),
         "HTTPUnauthorizedError": "the server wants a user name and password",
         "HTTPForbiddenError": "the server does not allow it",
         "HTTPNotFoundError": "the server has no such stream",
@@ -305,6 +308,10 @@ def _reason(error: Exception, spec: SourceSpec, timeout: float) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"FFmpeg gave up ({kind.removesuffix('Error')})"
+
+
+def _no_answer(timeout: float) -> str:
+    return f"no answer within {timeout:g} s"
 
 
 def _rate(rate: Fraction | None) -> float | None:

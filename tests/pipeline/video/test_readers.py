@@ -228,6 +228,16 @@ def test_address_that_cannot_be_connected_to_is_not_called_a_video(scheme: str) 
     assert "damaged" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "https", "rtmp", "tcp"])
+def test_who_takes_the_call_and_is_silent_is_not_called_a_video(scheme: str) -> None:
+    """FFmpeg has "invalid data" and "input/output error" for some of them."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
+        url += "" if scheme == "tcp" else "/stream"
+        with pytest.raises(SourceError, match=r"no answer within 0\.3 s"):
+            open_reader(parse_source(url), SourceOptions(open_timeout=0.3))
+
+
 def test_one_frame_file(tmp_path: Path) -> None:
     found = read_all(open_path(write_clip(tmp_path / "one.mp4", 1)))
     assert [number_of(picture) for _time, picture in found] == [0]
