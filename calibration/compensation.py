@@ -92,9 +92,9 @@ def compensate(
     if not layers:
         return quantized, []
     making, judging = _shares(stacks)
-    nodes = [layer.node for layer in layers]
-    seen = _moments(floating, nodes, making)
-    unseen = _moments(floating, nodes, judging) if judging else seen
+    probe = _Probe(floating, [layer.node for layer in layers])
+    seen = probe.moments(making)
+    unseen = probe.moments(judging) if judging else seen
     found, changed = [], dict[str, npt.NDArray[np.int8]]()
     for layer, own, others in zip(layers, seen, unseen, strict=True):
         nearest = layer.steps()
@@ -160,36 +160,40 @@ def _shares(stacks: Sequence[Stack]) -> tuple[list[Stack], list[Stack]]:
     return [s for i, s in enumerate(chosen) if i not in judging], [chosen[i] for i in judging]
 
 
-def _moments(
-    floating: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], stacks: Sequence[Stack]
-) -> list[Matrix]:
-    """Sum of x x^T over all inputs x of each product, (S, inputs, inputs)."""
-    import onnxruntime
+class _Probe:
+    """The float graph, run for what some of its products read."""
 
-    probed = onnx.ModelProto()
-    probed.CopyFrom(floating)
-    names = [node.input[0] for node in nodes]
-    del probed.graph.output[:]
-    probed.graph.output.extend(
-        helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(names)
-    )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    found: list[Matrix] = []
-    for stack in stacks:
-        for place, (node, x) in enumerate(
-            zip(nodes, session.run(names, {floating.graph.input[0].name: stack}), strict=True)
-        ):
-            rows = _as_rows(x, node)
-            products = (rows.swapaxes(1, 2) @ rows).astype(np.float64)
-            if place == len(found):
-                found.append(products)
-            else:
-                found[place] += products
-    return found
+    def __init__(self, floating: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> None:
+        import onnxruntime
+
+        self._nodes = nodes
+        self._names = [node.input[0] for node in nodes]
+        self._input = floating.graph.input[0].name
+        probed = onnx.ModelProto()
+        probed.CopyFrom(floating)
+        del probed.graph.output[:]
+        probed.graph.output.extend(
+            helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(self._names)
+        )
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors are raised
+        self._session = onnxruntime.InferenceSession(
+            probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def moments(self, stacks: Sequence[Stack]) -> list[Matrix]:
+        """Sum of x x^T over all inputs x of each product, (S, inputs, inputs)."""
+        found: list[Matrix] = []
+        for stack in stacks:
+            read = self._session.run(self._names, {self._input: stack})
+            for place, (node, x) in enumerate(zip(self._nodes, read, strict=True)):
+                rows = _as_rows(x, node)
+                products = (rows.swapaxes(1, 2) @ rows).astype(np.float64)
+                if place == len(found):
+                    found.append(products)
+                else:
+                    found[place] += products
+        return found
 
 
 def _as_rows(x: npt.NDArray[np.float32], node: onnx.NodeProto) -> npt.NDArray[np.float32]:
