@@ -35,3 +35,13 @@ def test_random_weights_are_written_again_only_where_others_lie(tmp_path: Path) 
         assert all(torch.equal(again[key], tensors[key]) for key in tensors)
     path.write_bytes(content[: len(content) // 2])
     load_segmenter(random_checkpoint("tiny", tmp_path / "store"))
+
+
+def test_what_goes_through_a_deep_untrained_network_stays_of_its_size(tmp_path: Path) -> None:
+    """T256's logits came to millions before, D256's to 10^12: no float32 holds such a network."""
+    model, _preset, _report = load_segmenter(random_checkpoint("T256", tmp_path))
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        logits = model.eval()(torch.randn(1, 3, 256, 256, generator=generator))
+    assert 0.1 < float(logits.std()) < 10
+    assert float(logits.abs().max()) < 100
