@@ -37,7 +37,7 @@ def lines(result: BuildResult) -> Iterator[Line]:
             "warn",
             f"calibrated on {frames['taken']} frames, not {frames['requested']}: there are no more",
         )
-    if result.quantized is not None:
+    if result.quantized is not None and not result.options.random_weights:
         yield from _rounding(result.quantized.facts.get("rounding", []))
     for each in result.engines:
         yield from _engine(each, random_weights=result.options.random_weights)
