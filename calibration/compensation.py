@@ -23,6 +23,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from calibration.errors import CalibrationDataError
 from calibration.qdq_graph import QdqGraph
 from calibration.rounding import Matrix, output_error, round_compensated
 
@@ -32,6 +33,9 @@ MOST_FRAMES: Final = 16
 """Stacks of frames looked at, at most. One alone already gives nearly all of the gain."""
 _JUDGING: Final = 4
 """One stack in so many judges."""
+
+_INT8: Final = 127
+"""Greatest magnitude of a symmetric int8."""
 
 Stack = npt.NDArray[np.uint8]
 
@@ -87,6 +91,9 @@ def compensate(
         floating: the graph it was made from; nodes go by the same names.
         stacks: inputs, uint8 (N, H, W, 3); at least one. ``MOST_FRAMES`` of them are used, evenly
             spread; with one alone the same both makes and judges.
+
+    Raises:
+        CalibrationDataError: the float network overflows on those frames.
     """
     layers = list(_layers(QdqGraph(quantized), floating))
     if not layers:
@@ -97,8 +104,13 @@ def compensate(
     unseen = probe.moments(judging) if judging else seen
     found, changed = [], dict[str, npt.NDArray[np.int8]]()
     for layer, own, others in zip(layers, seen, unseen, strict=True):
+        if not (np.isfinite(own).all() and np.isfinite(others).all()):
+            raise CalibrationDataError(
+                f"what '{layer.node.name}' reads on the calibration frames is not finite, or too "
+                "large for float32: the network cannot be quantized"
+            )
         nearest = layer.steps()
-        limit = int(np.abs(nearest).max(initial=1))
+        limit = min(_INT8, int(np.abs(nearest).max(initial=1)))
         steps = round_compensated(layer.weights, layer.scale, limit, own)
         before, after = (
             output_error(layer.weights, each * layer.scale, others) for each in (nearest, steps)
@@ -188,7 +200,8 @@ class _Probe:
             read = self._session.run(self._names, {self._input: stack})
             for place, (node, x) in enumerate(zip(self._nodes, read, strict=True)):
                 rows = _as_rows(x, node)
-                products = (rows.swapaxes(1, 2) @ rows).astype(np.float64)
+                with np.errstate(over="ignore", invalid="ignore"):  # looked at by compensate
+                    products = (rows.swapaxes(1, 2) @ rows).astype(np.float64)
                 if place == len(found):
                     found.append(products)
                 else:

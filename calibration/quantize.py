@@ -30,7 +30,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from calibration import DEFAULT_ESTIMATOR, DEFAULT_ROUNDING, ESTIMATORS
+from calibration import DEFAULT_ESTIMATOR, DEFAULT_ROUNDING, ESTIMATORS, ROUNDINGS
 from calibration.compensation import LayerRounding, Stack, compensate
 from calibration.errors import CalibrationDataError
 from calibration.placement import quantize_before_moves
@@ -92,8 +92,12 @@ def calibrate(
 ) -> tuple[onnx.ModelProto, list[LayerRounding]]:  # fmt: skip
     """``quantize``, with weights rounded as the settings say, and what that gained by layer.
 
-    Args and errors as there; all of ``stacks`` are used.
+    Args and errors as there, and of ``compensate``; all of ``stacks`` are used.
     """
+    if settings.rounding not in ROUNDINGS:
+        raise CalibrationDataError(
+            f"unknown rounding '{settings.rounding}': choose from {', '.join(ROUNDINGS)}"
+        )
     quantized = quantize(model, stacks, len(stacks), settings, notify)
     if settings.rounding == "nearest":
         return quantized, []

@@ -34,20 +34,6 @@ _BLOCK: Final = 64
 """Inputs rounded before what they left is carried to all that follow: for speed alone."""
 
 
-def round_nearest(weights: Matrix, scale: Matrix, limit: int) -> Matrix:
-    """Each weight's nearest step.
-
-    Args:
-        weights: (S, outputs, inputs), one matrix a share-set.
-        scale: size of a step, > 0, broadcast over ``weights``.
-        limit: greatest magnitude of a step number.
-
-    Returns:
-        Step numbers, whole, (S, outputs, inputs) in -limit to limit; ties to even.
-    """
-    return np.clip(np.rint(weights / scale), -limit, limit)
-
-
 def round_compensated(
     weights: Matrix, scale: Matrix, limit: int, moments: Matrix
 ) -> Matrix:  # fmt: skip

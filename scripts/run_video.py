@@ -45,9 +45,9 @@ ENGINES = Path("engines")  # where build_engine.py puts them unless told otherwi
 COVER_SLOTS = 8
 _LOOKED_AT = 2
 """Signals: at the first the run is to end, at the second it ends."""
-_ONE_PRESS = 2.0
-"""Seconds in which more signals are of a key that is held down: raised into the closing, each would
-cut short what finishes the files."""
+_ONE_PRESS = 0.5
+"""Seconds from one signal to the next within which both are of a key that is held down: raised into
+the closing, each would cut short what finishes the files."""
 
 
 def read_patch(path: Path) -> tuple[int, int]:
@@ -131,9 +131,9 @@ def stop_on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
     def handle(number: int, _frame: object) -> None:
         nonlocal last
         now = perf_counter()
-        if len(came) >= _LOOKED_AT and now - last < _ONE_PRESS:
+        held, last = now - last < _ONE_PRESS, now
+        if held and len(came) >= _LOOKED_AT:
             return
-        last = now
         came.append(number)
         if len(came) > _LOOKED_AT:
             raise KeyboardInterrupt

@@ -74,7 +74,7 @@ def seal_cache(folder: Path) -> None:
 
 def _make_room(mine: Path, new: list[Path]) -> None:
     """Remove what goes beyond ``MAX_KEPT`` bytes: models of the engines that were opened longest
-    ago, and last those of this one that were compiled longest ago, but for the new ones.
+    ago, and last those of this one that were compiled longest ago, but for the newest.
 
     When an engine was opened is told by its seal: a folder's own time changes with what is removed.
     Whoever loads one of them at this moment has it whole, or compiles.
@@ -90,10 +90,12 @@ def _make_room(mine: Path, new: list[Path]) -> None:
                 found = blob.lstat()
                 kept.append((folder == mine, opened, found.st_mtime_ns, found.st_size, blob))
     total = sum(size for *_, size, _blob in kept)
+    own_newest = max((entry for entry in kept if entry[0]), default=None)
+    spared = {*new, *([own_newest[-1]] if own_newest else [])}
     for own, _opened, _made, size, blob in sorted(kept):
         if total <= MAX_KEPT:
             return
-        if blob in new:
+        if blob in spared:
             continue
         blob.unlink(missing_ok=True)
         total -= size

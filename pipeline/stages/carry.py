@@ -25,7 +25,7 @@ class CarryStage(Stage):
     """
 
     name = "carry"
-    version = 1
+    version = 2
     produces = "qdq-onnx"
     tools = ("onnx",)
     config: CarryConfig

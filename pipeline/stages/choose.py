@@ -55,7 +55,7 @@ SECONDS = 6.0
 LEAST, MOST = 5, 41
 LEAST_MS = 1e-6
 MOST_STACKS = 8
-"""That calibrate and judge."""
+"""That calibrate or judge: every other one; one alone does both."""
 
 
 class ChooseConfig(StageConfig):
@@ -156,14 +156,14 @@ def _read(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]
 class ChooseStage(FrameStage):
     """One input: the checkpoint, in train form.
 
-    The frames both calibrate and judge; ``settings`` say how ranges are found.
+    Half of the frames calibrate and the others judge; ``settings`` say how ranges are found.
 
     Its facts: ``forms`` by block, ``blocks`` (see ``BlockFacts``), ``unsplit_ms``, ``rounds`` and
     ``frames``, and on which device the times were measured.
     """
 
     name = "choose-injection"
-    version = 4
+    version = 5
     produces = "injection-plan"
     tools = ("torch", "nncf", "onnx", "onnxruntime", "openvino", "numpy")
     config: ChooseConfig
@@ -208,8 +208,9 @@ class ChooseStage(FrameStage):
             if not stacks:
                 shape = (config.batch, config.height, config.width, 3)
                 stacks = self.check_stacks(shape, sum(multiply_adds(graph).values()), MOST_STACKS)
-            quantized, _rounded = calibrate(graph, stacks, self.settings)
-            for name, error in _errors(quantized, graph, names, stacks, folder).items():
+            making, judging = stacks[::2], stacks[1::2] or stacks
+            quantized, _rounded = calibrate(graph, making, self.settings)
+            for name, error in _errors(quantized, graph, names, judging, folder).items():
                 errors[name].append(error)
         times = _times(quantized, names, stacks[0], folder)
         extra, unsplit = milliseconds(times)

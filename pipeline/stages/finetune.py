@@ -36,7 +36,7 @@ class FinetuneStage(FrameStage):
     """
 
     name = "finetune"
-    version = 1
+    version = 2
     produces = "qdq-onnx"
     tools = ("torch", "onnx", "numpy")
     config: FinetuneConfig
@@ -75,6 +75,8 @@ class FinetuneStage(FrameStage):
             outputs=quantized.manifest.outputs,
             facts={
                 **{key: quantized.facts[key] for key in KEPT},
+                # Of weights that are no more, where the student's are kept.
+                **({"rounding": []} if found.kept else {}),
                 "finetune": {"steps": self.config.steps, **asdict(found)},
             },
         )

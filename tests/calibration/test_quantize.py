@@ -12,7 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 from calibration.errors import CalibrationDataError
 from calibration.qdq_lint import lint
 from calibration.quantiles import quantiles
-from calibration.quantize import QuantizeSettings, float_nodes, make_regular, quantize
+from calibration.quantize import (
+    QuantizeSettings,
+    calibrate,
+    float_nodes,
+    make_regular,
+    quantize,
+)
 
 
 def constant(name: str, shape: tuple[int, ...]) -> onnx.TensorProto:
@@ -211,3 +217,5 @@ def test_bad_settings_are_named() -> None:
         quantize(network(), [], 0, QuantizeSettings())
     with pytest.raises(CalibrationDataError, match="'guess'"):
         quantize(network(), some_frames(1), 1, QuantizeSettings(estimator="guess"))
+    with pytest.raises(CalibrationDataError, match="guess"):
+        calibrate(network(), some_frames(1), QuantizeSettings(rounding="guess"))

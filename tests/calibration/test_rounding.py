@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.rounding import DAMPING, output_error, round_compensated, round_nearest
+from calibration.rounding import DAMPING, output_error, round_compensated
 
 Matrix = npt.NDArray[np.float64]
 
@@ -25,6 +25,10 @@ def by_least_squares(weights: Matrix, step: float, limit: int, moments: Matrix) 
             now = now + np.linalg.solve(damped[i:, i:], damped[i:, :i] @ done)[0]
         steps.append(float(np.clip(np.rint(now / step), -limit, limit)))
     return steps
+
+
+def round_nearest(weights: Matrix, scale: Matrix, limit: int) -> Matrix:
+    return np.asarray(np.clip(np.rint(weights / scale), -limit, limit))
 
 
 def moments_of(rng: np.random.Generator, sets: int, inputs: int) -> Matrix:

@@ -86,6 +86,17 @@ def test_of_one_engine_the_models_compiled_last_stay_and_are_whole(root: Path) -
     assert len(sealed) == 3
 
 
+def test_a_model_larger_than_the_room_is_not_compiled_at_every_opening(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_cache, "MAX_KEPT", 50)
+    mine = open_with("mine", "1")
+    made = (mine / "1.blob").stat().st_mtime_ns
+    for _again in range(3):
+        open_with("mine", "1")
+        assert (mine / "1.blob").stat().st_mtime_ns == made
+
+
 def test_what_is_no_model_of_ours_stays(root: Path) -> None:
     mine = open_with("mine", "1")
     elsewhere = root.parent / "elsewhere"

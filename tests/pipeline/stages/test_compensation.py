@@ -11,6 +11,7 @@ import torch
 from onnx import numpy_helper
 
 from calibration.compensation import MOST_FRAMES, compensate
+from calibration.errors import CalibrationDataError
 from calibration.quantize import QuantizeSettings, calibrate, quantize
 from calibration.streets import StreetScene
 from models.checkpoints import load_into, shipped_checkpoint
@@ -205,3 +206,20 @@ def test_a_rounding_that_gains_nothing_on_other_frames_is_not_kept(
     model, found = compensate(nearest, floating, street(1, 8))
     assert {layer.kept for layer in found} == {"nearest"}
     assert model == nearest
+
+
+def test_a_network_that_overflows_is_told_so(
+    floating: onnx.ModelProto, nearest: onnx.ModelProto
+) -> None:
+    """Second moments beyond float32, though what is read is finite."""
+    large = onnx.ModelProto()
+    large.CopyFrom(floating)
+    node = next(n for n in large.graph.node if n.name == "stages.0.0.repmlp_block.fc3")
+    large.graph.initializer.append(numpy_helper.from_array(np.float32(1e25), "large"))
+    place = list(large.graph.node).index(node)
+    large.graph.node.insert(
+        place, onnx.helper.make_node("Mul", [node.input[0], "large"], ["scaled"], name="scaled")
+    )
+    large.graph.node[place + 1].input[0] = "scaled"
+    with pytest.raises(CalibrationDataError, match=r"stages\.0\.0.*not finite"):
+        compensate(nearest, large, street(1, 2))

@@ -175,6 +175,9 @@ def test_key_that_is_held_down_cuts_nothing_short(monkeypatch: pytest.MonkeyPatc
             assert not cuts_short(9)
             assert len(came) == len(stopped) == 2
         assert not cuts_short(9), "while the engine is closed"
+        for _repeat in range(300):
+            now[0] += 0.033
+            assert not cuts_short(1), "held for ten seconds"
         now[0] += 2.5
         assert cuts_short(1), "who is still there means it"
         assert not cuts_short(9)
