@@ -11,6 +11,8 @@ A block is split where that removes a greater share of the error than it adds to
 
     (e_full^2 - e_split^2) / sum over blocks of e_full^2   >   extra / time of the engine unsplit
 
+and is more than ``LEAST_SHARE``: times below what can be measured would make splitting free.
+
 Errors of different blocks are independent enough that their squares add; so both sides are shares
 of the whole network's. The numbers, and so the decision, are measured once and kept with the
 artifact; from the same numbers the decision is always the same.
@@ -54,6 +56,8 @@ SECONDS = 6.0
 """Spent on timing at most, once every engine has run ``LEAST`` times."""
 LEAST, MOST = 5, 41
 LEAST_MS = 1e-6
+LEAST_SHARE = 0.02
+"""Of all blocks' squared error, that splitting one must remove."""
 MOST_STACKS = 8
 """That calibrate or judge: every other one; one alone does both."""
 
@@ -110,7 +114,7 @@ def decide(
     for block, (full, split) in errors.items():
         removed = max(0.0, full**2 - split**2) / total if total else 0.0
         added = max(0.0, extra[block]) / unsplit
-        form = "split" if removed > added else "full"
+        form = "split" if removed > max(added, LEAST_SHARE) else "full"
         found.append(BlockFacts(block, full, split, extra[block], removed, added, form))
     return found
 

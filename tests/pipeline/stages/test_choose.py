@@ -18,7 +18,7 @@ from pipeline.artifact import read_manifest
 from pipeline.build import BuildOptions, BuildResult, build
 from pipeline.divergence import cut_after, run_exact
 from pipeline.errors import CheckFailedError
-from pipeline.stages.choose import decide, milliseconds, without_convolution
+from pipeline.stages.choose import LEAST_SHARE, decide, milliseconds, without_convolution
 from tests.models.helpers import TINY, tiny_segmenter
 
 
@@ -36,6 +36,13 @@ def test_the_rule_by_hand() -> None:
     assert found["a"].error_share == pytest.approx(0.6)
     assert found["b"].time_share == pytest.approx(0.2)
     assert (found["c"].error_share, found["c"].time_share) == (0, 0)
+
+
+def test_a_gain_too_small_to_count_is_not_taken_even_where_it_seems_free() -> None:
+    errors = {"a": (1.0, 0.995), "b": (1.0, 0.97)}
+    found = decide(errors, {"a": -0.3, "b": -0.3}, 10.0)
+    assert [block.form for block in found] == ["full", "split"]
+    assert found[0].error_share < LEAST_SHARE < found[1].error_share
 
 
 def test_a_network_without_error_is_not_split() -> None:
