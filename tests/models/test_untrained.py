@@ -38,8 +38,8 @@ def test_random_weights_are_written_again_only_where_others_lie(tmp_path: Path) 
 
 
 def test_what_goes_through_a_deep_untrained_network_stays_of_its_size(tmp_path: Path) -> None:
-    """T256's logits came to millions before, D256's to 10^12: no float32 holds such a network."""
-    model, _preset, _report = load_segmenter(random_checkpoint("T256", tmp_path))
+    """edge-m's logits came to tens of thousands before, D256's to 10^12: beyond float32's steps."""
+    model, _preset, _report = load_segmenter(random_checkpoint("edge-m", tmp_path))
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         logits = model.eval()(torch.randn(1, 3, 256, 256, generator=generator))
