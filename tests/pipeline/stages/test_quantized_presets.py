@@ -7,7 +7,7 @@ import pytest
 from onnx import numpy_helper
 
 from calibration.qdq_lint import lint
-from calibration.quantize import QuantizeSettings, calibrate, float_nodes
+from calibration.quantize import QuantizeSettings, calibrate, float_nodes, quantize
 from calibration.spelling import to_int8_spelling
 from models.locality import inject_locality
 from models.segmenter import PRESETS, build_segmenter
@@ -20,7 +20,7 @@ def test_no_heavy_layer_of_an_edge_preset_stays_in_float_unasked(name: str) -> N
     graph = lower(model, batch=1, height=128, width=128, opset=17, metadata={})
     frame = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), np.uint8)
     settings = QuantizeSettings()
-    quantized, _rounding = calibrate(graph, [frame], settings)
+    quantized = quantize(graph, [frame], 1, settings)
     allowed = float_nodes(quantized, settings.float_patterns)
     assert lint(quantized, "openvino", allowed) == []
     assert lint(to_int8_spelling(quantized), "tensorrt", allowed) == []
