@@ -4,74 +4,36 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
-from calibration.cityscapes import Cityscapes
-from calibration.frames import FrameList, select_frames
+from calibration.frames import FrameList
 from pipeline.artifact import Artifact, open_artifact, sha256_of
 from pipeline.build import BuildResult
-from pipeline.engines.base import FrameBatch, OutputBatch
-from pipeline.engines.cuda_driver import GpuFacts, has_gpu
+from pipeline.engines.cuda_driver import has_gpu
 from pipeline.engines.onnxruntime import OnnxRuntimeEngine
 from pipeline.engines.rebuild import recorded_command
 from pipeline.engines.tensorrt import built_with, open_tensorrt
-from pipeline.engines.trt_preflight import UnfitError
 from pipeline.errors import ArtifactError, CheckFailedError, EngineError, UsageError
 from pipeline.lineage import TENSORRT_GRAPH
 from pipeline.stage import StageEvent
 from pipeline.stages.build_tensorrt import (
     ENGINE,
     GRAPH,
-    BuildTensorRTConfig,
-    BuildTensorRTStage,
 )
 from pipeline.store import Store
-from pipeline.verify import departing_hint
+from tests.pipeline.stages.tensorrt_stage import run_stage, stage_of
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
-
-
-@pytest.fixture(scope="module")
-def frames(streets: Path) -> FrameList:
-    return select_frames(Cityscapes(streets), 2)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(tmp_path_factory.mktemp("tensorrt"))
-
-
-def _stage(
-    store: Store, frames: FrameList, notify: Any = None, **config: Any
-) -> BuildTensorRTStage:
-    settings: dict[str, Any] = {
-        "precision": "int8", "flavour": "tensorrt-rtx",
-        "min_agreement": 0.5,
-    } | config  # fmt: skip
-    if "int8" in settings["precision"]:
-        settings.setdefault("graph", TENSORRT_GRAPH)
-    return BuildTensorRTStage(BuildTensorRTConfig(**settings), store, frames, notify)
-
-
-def _run(
-    store: Store, frames: FrameList, build: BuildResult, notify: Any = None, **config: Any
-) -> Artifact:
-    stage = _stage(store, frames, notify, **config)
-    assert build.quantized is not None
-    source = build.quantized if "int8" in stage.config.precision else build.graph
-    return stage.run(source, build.graph)
 
 
 def test_int8_is_int8_and_everything_is_written_down(
     store: Store, frames: FrameList, int8_build: BuildResult
 ) -> None:
-    built = _run(store, frames, int8_build, strict_int8=True)
+    built = run_stage(store, frames, int8_build, strict_int8=True)
     facts = open_artifact(built.manifest_path).facts
     assert built.path.name == ENGINE
     assert facts["backend"] == "tensorrt"
@@ -98,7 +60,7 @@ def test_int8_is_int8_and_everything_is_written_down(
 def test_without_a_gpu_it_is_said_that_nothing_was_executed(
     store: Store, frames: FrameList, int8_build: BuildResult
 ) -> None:
-    built = _run(store, frames, int8_build)
+    built = run_stage(store, frames, int8_build)
     assert built.facts["agreement"] is None
     assert "no NVIDIA driver on this machine" in built.facts["not_executed"]
     with pytest.raises(EngineError, match="no NVIDIA driver on this machine") as caught:
@@ -106,121 +68,15 @@ def test_without_a_gpu_it_is_said_that_nothing_was_executed(
     assert "\n" not in str(caught.value)
 
 
-def test_a_gpu_that_appears_makes_it_another_build(
-    store: Store, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that what was never executed is executed then, not found in the store."""
-    stage = _stage(store, frames)
-    assert int8_build.quantized is not None
-    inputs = (int8_build.quantized, int8_build.graph)
-    before = stage.key(inputs)
-    ada = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
-    for module in ("stages.build_tensorrt", "engines.trt_trial"):
-        monkeypatch.setattr(f"pipeline.{module}.find_gpu", lambda: ada)
-    assert stage.key(inputs) != before
-
-
-def test_a_gpu_that_appears_runs_it_and_may_run_its_host_code(
-    tmp_path: Path, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A version-compatible engine carries code, which only its own build knows to be harmless."""
-    asked: list[bool] = []
-
-    def refuse(_path: Path, _manifest: Any, *, allow_host_code: bool = False) -> None:
-        asked.append(allow_host_code)
-        raise UnfitError("engine 'm' was built for another GPU")
-
-    ada = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
-    for module in ("stages.build_tensorrt", "engines.trt_trial"):
-        monkeypatch.setattr(f"pipeline.{module}.find_gpu", lambda: ada)
-    monkeypatch.setattr("pipeline.engines.trt_trial.open_tensorrt", refuse)
-    built = _run(Store(tmp_path), frames, int8_build)
-    assert asked == [True]
-    assert built.facts["agreement"] is None
-    assert built.facts["not_executed"] == "engine 'm' was built for another GPU (NVIDIA L4)"
-
-
-def test_an_engine_that_fails_on_its_gpu_is_not_published(
-    tmp_path: Path, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_path: Path, _manifest: Any, *, allow_host_code: bool = False) -> None:
-        raise EngineError("out of GPU memory: engine 'm' has no room", hint="--workspace 640")
-
-    ada = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
-    for module in ("stages.build_tensorrt", "engines.trt_trial"):
-        monkeypatch.setattr(f"pipeline.{module}.find_gpu", lambda: ada)
-    monkeypatch.setattr("pipeline.engines.trt_trial.open_tensorrt", refuse)
-    with pytest.raises(EngineError, match="out of GPU memory") as caught:
-        _run(Store(tmp_path), frames, int8_build)
-    assert caught.value.hint == "--workspace 640"
-    assert not list(tmp_path.rglob("*.engine"))
-
-
-def test_a_package_that_appears_makes_it_another_build(
-    store: Store, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a GPU that appears does: without one, the engine was not executed either."""
-    stage = _stage(store, frames)
-    assert int8_build.quantized is not None
-    inputs = (int8_build.quantized, int8_build.graph)
-    ada = GpuFacts("NVIDIA L4", (8, 9), 24 << 30, (12, 6))
-    monkeypatch.setattr("pipeline.stages.build_tensorrt.find_gpu", lambda: ada)
-    keys = []
-    for there in (False, True):
-        monkeypatch.setattr(
-            "pipeline.engines.cuda_memory.installed", lambda _package, there=there: there
-        )
-        keys.append(stage.key(inputs))
-    assert keys[0] != keys[1]
-
-
-@pytest.mark.parametrize("labels", [True, False])
-def test_an_engine_that_runs_is_compared_frame_by_frame(
-    tmp_path: Path, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch,
-    left_open: list[str], labels: bool,
-) -> None:  # fmt: skip
-    """Its own graph stands for it, where there is no GPU."""
-    module = "pipeline.stages.build_tensorrt"
-    monkeypatch.setattr(
-        f"{module}.open_fresh", lambda path, _manifest: OnnxRuntimeEngine(path.with_name(GRAPH))
-    )
-    precision = "int8" if labels else "int8+fp16"  # whose graph is compared before, too
-    run = partial(_run, frames=frames, build=int8_build, labels=labels, precision=precision)
-    found = run(Store(tmp_path / "all")).facts["agreement"]
-    assert left_open == []
-    assert found["graph"]["labels"] == found["graph"]["worst_frame"] == 1
-    assert found["graph"]["frames"] == 2
-    # As with every engine: the dearer the network, the fewer frames.
-    monkeypatch.setattr("pipeline.verify._CHECK_MULTIPLY_ADDS", 1)
-    fewer = run(Store(tmp_path / "few")).facts["agreement"]
-    assert fewer["graph"]["frames"] == 1
-
-
-def test_an_engine_that_is_not_its_graph_is_refused_with_what_to_try(
-    store: Store, frames: FrameList, int8_build: BuildResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Mirrored(OnnxRuntimeEngine):
-        def infer(self, frames: FrameBatch) -> OutputBatch:
-            return super().infer(np.ascontiguousarray(frames[:, :, ::-1]))
-
-    module = "pipeline.stages.build_tensorrt"
-    monkeypatch.setattr(
-        f"{module}.open_fresh", lambda path, _manifest: Mirrored(path.with_name(GRAPH))
-    )
-    with pytest.raises(CheckFailedError, match="the int8 engine is not its graph") as caught:
-        _run(store, frames, int8_build, min_agreement=1.0)
-    assert caught.value.hint == departing_hint("int8")
-
-
 def test_a_second_run_is_cached_and_a_second_build_gives_the_same_bytes(
     store: Store, frames: FrameList, int8_build: BuildResult, tmp_path: Path
 ) -> None:
     events: list[StageEvent] = []
-    first = _run(store, frames, int8_build)
-    again = _run(store, frames, int8_build, events.append)
+    first = run_stage(store, frames, int8_build)
+    again = run_stage(store, frames, int8_build, events.append)
     assert [event.cached for event in events] == [True]
     assert again.sha256 == first.sha256
-    elsewhere = _run(Store(tmp_path), frames, int8_build)
+    elsewhere = run_stage(Store(tmp_path), frames, int8_build)
     assert elsewhere.sha256 == first.sha256
     assert elsewhere.facts["layers"] == first.facts["layers"]
 
@@ -229,7 +85,7 @@ def test_a_second_run_is_cached_and_a_second_build_gives_the_same_bytes(
 def test_every_precision_is_what_it_says(
     store: Store, frames: FrameList, int8_build: BuildResult, precision: str
 ) -> None:
-    facts = _run(store, frames, int8_build, precision=precision).facts
+    facts = run_stage(store, frames, int8_build, precision=precision).facts
     matrix = {k for k in facts["executed"] if k.startswith(("correlation", "gemm", "runtime_"))}
     found = {k.rpartition(" ")[2] for k in matrix}
     wanted = {"fp32": {"fp32"}, "fp16": {"fp16"}, "int8+fp16": {"int8", "fp16"}}[precision]
@@ -245,7 +101,7 @@ def test_every_precision_is_what_it_says(
 def test_labels_come_from_the_graph(
     store: Store, frames: FrameList, int8_build: BuildResult
 ) -> None:
-    built = _run(store, frames, int8_build, labels=True)
+    built = run_stage(store, frames, int8_build, labels=True)
     (output,) = built.manifest.outputs
     assert (output.dtype, output.shape, output.layout) == ("uint8", (1, 64, 128), "NHW")
     assert built.facts["output"] == "labels"
@@ -265,17 +121,17 @@ def test_a_graph_of_the_other_kind_is_refused(
     store: Store, frames: FrameList, int8_build: BuildResult
 ) -> None:
     with pytest.raises(CheckFailedError, match="is a float graph: int8 needs the other"):
-        _stage(store, frames, graph=None).run(int8_build.graph, int8_build.graph)
+        stage_of(store, frames, graph=None).run(int8_build.graph, int8_build.graph)
     assert int8_build.quantized is not None
     with pytest.raises(CheckFailedError, match="is a Q/DQ graph: fp32 needs the other"):
-        _stage(store, frames, precision="fp32").run(int8_build.quantized, int8_build.graph)
+        stage_of(store, frames, precision="fp32").run(int8_build.quantized, int8_build.graph)
 
 
 def test_openvinos_spelling_is_refused_by_rule_and_node(
     store: Store, frames: FrameList, int8_build: BuildResult
 ) -> None:
     with pytest.raises(CheckFailedError, match=r"breaks rule 'type' at node 'Dequant\S+': .*UINT8"):
-        _run(store, frames, int8_build, graph=None)
+        run_stage(store, frames, int8_build, graph=None)
 
 
 def _with_a_half_quantized_layer(artifact: Artifact, folder: Path) -> Artifact:
@@ -304,7 +160,7 @@ def test_a_half_quantized_layer_is_named(
     assert int8_build.quantized is not None
     damaged = _with_a_half_quantized_layer(int8_build.quantized, tmp_path)
     with pytest.raises(CheckFailedError, match=r"rule 'heavy-float' at node 'head\.fpn\.0'"):
-        _stage(store, frames).run(damaged, int8_build.graph)
+        stage_of(store, frames).run(damaged, int8_build.graph)
 
 
 def test_strict_int8_names_what_fell_back(
@@ -332,8 +188,8 @@ def test_strict_int8_names_what_fell_back(
 
     monkeypatch.setattr("onnx.load", altered)
     with pytest.raises(CheckFailedError, match=r"1 layers .* 'head.fpn.0' in fp32"):
-        _run(Store(tmp_path), frames, int8_build, strict_int8=True)
-    relaxed = _run(Store(tmp_path), frames, int8_build)
+        run_stage(Store(tmp_path), frames, int8_build, strict_int8=True)
+    relaxed = run_stage(Store(tmp_path), frames, int8_build)
     assert relaxed.facts["float_fallback"] == ["head.fpn.0"]
 
 
@@ -341,18 +197,18 @@ def test_half_precision_that_changes_labels_is_refused(
     store: Store, frames: FrameList, int8_build: BuildResult
 ) -> None:
     with pytest.raises(CheckFailedError, match="half precision changes the graph"):
-        _run(store, frames, int8_build, precision="int8+fp16", min_agreement=1.0)
+        run_stage(store, frames, int8_build, precision="int8+fp16", min_agreement=1.0)
 
 
 def test_options_reach_the_builder_and_the_key(
     store: Store, frames: FrameList, int8_build: BuildResult
 ) -> None:
-    plain = _run(store, frames, int8_build)
-    tuned = _run(store, frames, int8_build, options={"compute_capabilities": ["8.6", "12.0"]})
+    plain = run_stage(store, frames, int8_build)
+    tuned = run_stage(store, frames, int8_build, options={"compute_capabilities": ["8.6", "12.0"]})
     assert tuned.manifest.key != plain.manifest.key
     assert built_with(tuned.manifest, ENGINE).capabilities == ("8.6", "12.0")
     with pytest.raises(UsageError, match="has no timing cache"):
-        _run(store, frames, int8_build, options={"timing_cache": True})
+        run_stage(store, frames, int8_build, options={"timing_cache": True})
 
 
 def test_nothing_half_written_is_left_behind(
@@ -360,14 +216,14 @@ def test_nothing_half_written_is_left_behind(
 ) -> None:
     store = Store(tmp_path / "store")
     with pytest.raises(EngineError, match="workspace of 1 MiB"):
-        _run(store, frames, int8_build, options={"workspace_mib": 1})
+        run_stage(store, frames, int8_build, options={"workspace_mib": 1})
     assert list(store.root.iterdir()) == []
 
 
 def test_the_hint_rebuilds_this_engine(
     store: Store, frames: FrameList, int8_build: BuildResult
 ) -> None:
-    manifest = _run(store, frames, int8_build).manifest
+    manifest = run_stage(store, frames, int8_build).manifest
     assert recorded_command(manifest) == (
         "python scripts/build_engine.py --backend tensorrt --precision int8 --preset tiny "
         "--shape 64x128"
@@ -377,7 +233,7 @@ def test_the_hint_rebuilds_this_engine(
 def test_a_manifest_that_is_not_ours_is_refused(
     store: Store, frames: FrameList, int8_build: BuildResult
 ) -> None:
-    built = _run(store, frames, int8_build)
+    built = run_stage(store, frames, int8_build)
     for changed in (None, {}, {"flavour": "tensorflow"}, "text"):
         facts = built.facts | {"built_with": changed}
         foreign = replace(built.manifest, facts=facts)
