@@ -48,13 +48,18 @@ class LayerRounding:
         layer: the node's name.
         nearest: error with each weight at its nearest step, on the judging frames.
         compensated: the same with errors that cancel.
-        kept: which of the two the graph now has, ``nearest`` or ``compensated``.
+
+    The graph has the steps of the smaller error; of equal ones, the nearest.
     """
 
     layer: str
     nearest: float
     compensated: float
-    kept: str
+
+    @property
+    def kept(self) -> str:
+        """Which steps the graph has: ``nearest`` or ``compensated``."""
+        return "compensated" if self.compensated < self.nearest else "nearest"
 
 
 @dataclass
@@ -115,9 +120,8 @@ def compensate(
         before, after = (
             output_error(layer.weights, each * layer.scale, others) for each in (nearest, steps)
         )
-        kept = "compensated" if after < before else "nearest"
-        found.append(LayerRounding(layer.node.name, before, after, kept))
-        if after < before:
+        found.append(LayerRounding(layer.node.name, before, after))
+        if found[-1].kept == "compensated":
             changed[layer.constant] = layer.as_stored(steps)
     model = onnx.ModelProto()
     model.CopyFrom(quantized)

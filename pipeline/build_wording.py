@@ -96,12 +96,11 @@ def _rounding(layers: list[dict[str, Any]]) -> Iterator[Line]:
     """The FC kernel that one scale serves worst, where that is bad."""
     if not layers:
         return
-    worst = max(layers, key=lambda layer: float(layer[layer["kept"]]))
-    lost = worst[worst["kept"]]
+    lost, layer = max((min(each["nearest"], each["compensated"]), each["layer"]) for each in layers)
     if lost > CRUDE:
         yield Line(
             "warn",
-            f"rounding loses {lost:.0%} of the output of '{worst['layer']}': one INT8 scale is "
+            f"rounding loses {lost:.0%} of the output of '{layer}': one INT8 scale is "
             "too few for its weights; --injection auto splits the blocks where that pays",
         )
 

@@ -57,8 +57,8 @@ def open_engine(
 
     Where neither threads nor streams are given, an OpenVINO engine is opened as it was tuned for
     the goal on such a machine (``info.extra["tuned_for"]``), else with defaults; that a tuning was
-    left aside, and why, is in ``info.extra["tuning_ignored"]``. Why a TensorRT engine was never
-    compared with its graph, if it was not, is in ``info.extra["unverified"]`` and a warning.
+    left aside, and why, is in ``info.extra["tuning_ignored"]``. A TensorRT engine that was
+    never compared with its graph is warned of, with the reason.
 
     Args:
         path: ``.xml`` (OpenVINO), ``.engine`` (TensorRT) or ``.onnx`` (ONNX Runtime, executed

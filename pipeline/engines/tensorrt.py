@@ -149,7 +149,6 @@ class TensorRTEngine(EngineBase):
                 "memory": memory.name,
                 "cuda_graph": graph,
                 "activations_bytes": _activations(self._engine),
-                **_unverified(manifest),
             },
         )
 
@@ -289,12 +288,6 @@ def built_with(manifest: Manifest, name: str) -> BuiltWith:
         raise ArtifactError(
             f"the manifest of '{name}' does not say what built it: it is no TensorRT engine of ours"
         ) from error
-
-
-def _unverified(manifest: Manifest) -> dict[str, str]:
-    """Why the engine was never compared with its graph, under ``unverified``, if it was not."""
-    reason = manifest.facts.get("not_executed")
-    return {} if reason is None else {"unverified": str(reason)}
 
 
 def _graph_state(asked: bool, own: bool, reasons: Sequence[str | None]) -> str:
