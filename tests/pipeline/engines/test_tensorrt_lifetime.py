@@ -7,7 +7,7 @@ here; see the tests marked ``gpu``.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -135,12 +135,19 @@ def test_closing_frees_what_it_can_after_a_device_failed(tmp_path: Path) -> None
     assert diary.calls[-5:] == GONE
 
 
-def test_closing_frees_nothing_that_a_hanging_device_may_still_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _patience_is_short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A hang is found after a hundredth of a second, and what it leaves behind is forgotten."""
     kept: list[Any] = []
     monkeypatch.setattr(abandoned, "_abandoned", kept)
+    monkeypatch.setattr(trt_executor, "RUN_SECONDS", 0.01)
     monkeypatch.setattr(trt_executor.Request.drain, "__defaults__", (0.01,))
+    yield
+    kept.clear()  # the stand-ins', which is of no matter
+
+
+@pytest.mark.usefixtures("_patience_is_short")
+def test_closing_frees_nothing_that_a_hanging_device_may_still_use(tmp_path: Path) -> None:
     diary = Closing()
     engine = open_double(tmp_path, diary)
     engine.submit(1)
@@ -153,17 +160,11 @@ def test_closing_frees_nothing_that_a_hanging_device_may_still_use(
     gc.collect()
     assert not {"close", *GONE} & set(diary.calls)
     assert abandoned.engines_left_behind()
-    kept.clear()  # the stand-ins', which is of no matter
 
 
-def test_an_engine_whose_first_run_hangs_does_not_open_and_frees_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("_patience_is_short")
+def test_an_engine_whose_first_run_hangs_does_not_open_and_frees_nothing(tmp_path: Path) -> None:
     """Not even once the error is gone, whose traceback holds what the GPU may still use."""
-    kept: list[Any] = []
-    monkeypatch.setattr(abandoned, "_abandoned", kept)
-    monkeypatch.setattr(trt_executor, "RUN_SECONDS", 0.01)
-    monkeypatch.setattr(trt_executor.Request.drain, "__defaults__", (0.01,))
     diary = Closing()
     diary.pending = 10**9
     with (
@@ -174,7 +175,6 @@ def test_an_engine_whose_first_run_hangs_does_not_open_and_frees_nothing(
     gc.collect()
     assert not {"close", *GONE} & set(diary.calls)
     assert abandoned.engines_left_behind()
-    kept.clear()  # the stand-ins', which is of no matter
 
 
 FRAMES = np.zeros(TENSORS["frames"].shape, np.uint8)
@@ -193,14 +193,11 @@ def _by_pixels(engine: TensorRTEngine) -> object:
     return FrameSegmenter(engine).segment(FRAMES[0])
 
 
+@pytest.mark.usefixtures("_patience_is_short")
 @pytest.mark.parametrize("judge", [_by_graph, _by_labels, _by_pixels])
 def test_a_comparison_ends_when_the_device_hangs_and_frees_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judge: Callable[[TensorRTEngine], object]
+    tmp_path: Path, judge: Callable[[TensorRTEngine], object]
 ) -> None:
-    kept: list[Any] = []
-    monkeypatch.setattr(abandoned, "_abandoned", kept)
-    monkeypatch.setattr(trt_executor, "RUN_SECONDS", 0.01)
-    monkeypatch.setattr(trt_executor.Request.drain, "__defaults__", (0.01,))
     diary = Closing()
     engine = open_double(tmp_path, diary)
     diary.pending = 10**9
@@ -209,7 +206,6 @@ def test_a_comparison_ends_when_the_device_hangs_and_frees_nothing(
     with pytest.warns(RuntimeWarning, match="engine 'm.engine': the GPU did not answer in time"):
         engine.close()
     assert not {"close", *GONE} & set(diary.calls)
-    kept.clear()  # the stand-ins', which is of no matter
 
 
 def _no_memory(_nbytes: int) -> int:

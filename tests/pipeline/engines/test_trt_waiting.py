@@ -13,6 +13,11 @@ from pipeline.errors import EngineError
 from tests.pipeline.engines.test_trt_executor import RUN, Context, Diary, make_request
 
 
+def broken(event: int) -> bool:
+    """What a device answers after a fault."""
+    raise EngineError("CUDA failed: ILLEGAL_ADDRESS")
+
+
 def test_a_first_run_that_hangs_ends_the_wait_and_is_under_way_from_then_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -116,11 +121,7 @@ def test_draining_goes_on_whatever_the_device_does() -> None:
     faulty = Diary()
     request = make_request(faulty)
     request.submit(0)
-
-    def fail(event: int) -> bool:
-        raise EngineError("CUDA failed: ILLEGAL_ADDRESS")
-
-    faulty.happened = fail  # type: ignore[method-assign]  # the device fails
+    faulty.happened = broken  # type: ignore[method-assign]  # the device fails
     assert request.drain()
     assert request.drain()  # nothing is under way
     request.submit(0)
@@ -130,11 +131,7 @@ def test_a_device_that_fails_frees_the_slot() -> None:
     diary = Diary()
     request = make_request(diary)
     request.submit(0)
-
-    def fail(event: int) -> bool:
-        raise EngineError("CUDA failed: ILLEGAL_ADDRESS")
-
-    diary.happened = fail  # type: ignore[method-assign]  # the device fails
+    diary.happened = broken  # type: ignore[method-assign]  # the device fails
     with pytest.raises(EngineError, match="ILLEGAL_ADDRESS"):
         request.wait(0, None)
     request.submit(0)
